@@ -1,0 +1,108 @@
+package signing
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Effect is the outcome of a Decision.
+type Effect string
+
+const (
+	Allow         Effect = "allow"
+	Deny          Effect = "deny"
+	NeedsApproval Effect = "needs_approval"
+)
+
+// Reason is a node of the tree that explains a Decision: the rule, what it
+// wanted and what was found. A node with children passes only if all of them
+// do; a leaf says why it did not.
+type Reason struct {
+	Rule     string   `json:"rule"` // path in the policy, "origin.refs"
+	Pass     bool     `json:"pass"`
+	Wanted   string   `json:"wanted,omitempty"`
+	Found    string   `json:"found,omitempty"`
+	Fix      string   `json:"fix,omitempty"`
+	Children []Reason `json:"children,omitempty"`
+}
+
+// Failures returns the leaves that did not pass, in order.
+func (r Reason) Failures() []Reason {
+	if len(r.Children) == 0 {
+		if r.Pass {
+			return nil
+		}
+		return []Reason{r}
+	}
+	var out []Reason
+	for _, c := range r.Children {
+		out = append(out, c.Failures()...)
+	}
+	if len(out) == 0 && !r.Pass {
+		out = []Reason{r}
+	}
+	return out
+}
+
+// Step is one line of a policy's `sign` list: a method, a key, and the options
+// that change what is signed or where it goes.
+type Step struct {
+	Method string `json:"method"`
+	Key    string `json:"key"`
+	// KeyVersion is the hex SHA-256 of the key's PKIX public key, so that a
+	// swapped key changes the basis.
+	KeyVersion string            `json:"keyVersion"`
+	Options    map[string]string `json:"options,omitempty"`
+}
+
+// Basis is the part of a Decision that must not change between the decision
+// and the use of the key. Approvals name its digest.
+type Basis struct {
+	Format       int        `json:"format"` // BasisFormat
+	Project      string     `json:"project"`
+	Policy       string     `json:"policy"`
+	PolicyDigest Digest     `json:"policyDigest"` // of the policy in canonical form
+	Artifacts    []Artifact `json:"artifacts"`
+	Steps        []Step     `json:"steps"`
+	Origin       Origin     `json:"origin"`
+}
+
+// BasisFormat is the version of Basis's canonical form.
+const BasisFormat = 1
+
+// Digest returns the digest of the basis's canonical form, encoding/json's
+// encoding of this struct (field order fixed, map keys sorted).
+func (b Basis) Digest() (Digest, error) {
+	raw, err := json.Marshal(b)
+	if err != nil {
+		return "", fmt.Errorf("encoding basis: %w", err)
+	}
+	return DigestOf(raw), nil
+}
+
+// Observation is what an outside party said, and when.
+type Observation struct {
+	Source string    `json:"source"` // "token", "registry", "forge"
+	What   string    `json:"what"`
+	At     time.Time `json:"at"`
+}
+
+// Decision is the outcome of holding Facts against a policy. Reasons explains
+// it; Basis is what it binds; Observations is what it was seen to rest on.
+type Decision struct {
+	Effect       Effect        `json:"effect"`
+	Reasons      Reason        `json:"reasons"`
+	Basis        Basis         `json:"basis"`
+	BasisDigest  Digest        `json:"basisDigest"`
+	Observations []Observation `json:"observations,omitempty"`
+	At           time.Time     `json:"at"`
+}
+
+// Approval is a person's consent to one basis.
+type Approval struct {
+	By          string    `json:"by"`
+	Via         string    `json:"via"`
+	At          time.Time `json:"at"`
+	BasisDigest Digest    `json:"basisDigest"`
+}

@@ -1,0 +1,99 @@
+package signing
+
+import (
+	"slices"
+	"time"
+)
+
+// Role is what the tokens of an issuer may be used for.
+type Role string
+
+const (
+	// RoleCI is the role of issuers whose tokens may submit Requests.
+	RoleCI Role = "ci"
+	// RolePeople is the role of issuers whose tokens stand for persons.
+	RolePeople Role = "people"
+)
+
+// Identity is what a verified token proved. It holds no part of the token
+// itself; TokenHash identifies the token without revealing it.
+type Identity struct {
+	Issuer    string    `json:"issuer"`
+	Provider  string    `json:"provider"` // name of the issuer's row, "github-actions"
+	Role      Role      `json:"role"`
+	Subject   string    `json:"subject"`
+	Audience  string    `json:"audience"`
+	TokenID   string    `json:"tokenID,omitempty"` // jti, empty where the issuer has none
+	TokenHash string    `json:"tokenHash"`         // hex SHA-256 of the compact token
+	IssuedAt  time.Time `json:"issuedAt"`
+	// Accepted is the end of the time in which this service accepts the token:
+	// the earlier of exp and iat plus the issuer's maximum age, leeway included.
+	// A replay key is kept until then.
+	Accepted time.Time `json:"accepted"`
+	// PerJob says that the CI gives one token for a whole job, so that several
+	// different Requests may be submitted with it, each once.
+	PerJob bool `json:"perJob,omitempty"`
+}
+
+// Origin is where a build came from, as the token said it. Field names are
+// Fulcio's (OID 1.3.6.1.4.1.57264.1.N); those without a counterpart there are
+// grouped below. Numeric ids are what is compared; names are for people.
+type Origin struct {
+	SourceRepositoryURI             string `json:"sourceRepositoryURI,omitempty"`
+	SourceRepositoryDigest          string `json:"sourceRepositoryDigest,omitempty"` // commit
+	SourceRepositoryRef             string `json:"sourceRepositoryRef,omitempty"`    // refs/heads/main
+	SourceRepositoryIdentifier      string `json:"sourceRepositoryIdentifier,omitempty"`
+	SourceRepositoryOwnerURI        string `json:"sourceRepositoryOwnerURI,omitempty"`
+	SourceRepositoryOwnerIdentifier string `json:"sourceRepositoryOwnerIdentifier,omitempty"`
+	SourceRepositoryVisibility      string `json:"sourceRepositoryVisibility,omitempty"`
+	BuildConfigURI                  string `json:"buildConfigURI,omitempty"` // the caller's workflow file, URI@ref
+	BuildConfigDigest               string `json:"buildConfigDigest,omitempty"`
+	BuildSignerURI                  string `json:"buildSignerURI,omitempty"` // the file that defines the job, URI@ref
+	BuildSignerDigest               string `json:"buildSignerDigest,omitempty"`
+	BuildTrigger                    string `json:"buildTrigger,omitempty"` // event_name, pipeline_source
+	RunInvocationURI                string `json:"runInvocationURI,omitempty"`
+	RunnerEnvironment               string `json:"runnerEnvironment,omitempty"`
+	DeploymentEnvironment           string `json:"deploymentEnvironment,omitempty"`
+
+	Forge            string `json:"forge"`                      // host of the forge, "github.com"
+	Kind             string `json:"kind"`                       // "github", "gitlab", or the kind a custom row names
+	SourceRepository string `json:"sourceRepository,omitempty"` // "acme/payments-web"
+	// RefProtected is false where the token does not say: missing is no.
+	RefProtected bool   `json:"refProtected"`
+	RunID        string `json:"runID,omitempty"` // run_id, pipeline_id
+	RunAttempt   string `json:"runAttempt,omitempty"`
+	JobID        string `json:"jobID,omitempty"`
+	RunnerID     string `json:"runnerID,omitempty"`
+	ActorID      string `json:"actorID,omitempty"` // weak: a re-run keeps the first actor
+	Actor        string `json:"actor,omitempty"`
+	// EnvironmentProtected is GitLab's environment_protected; missing is no.
+	EnvironmentProtected bool `json:"environmentProtected,omitempty"`
+}
+
+// Image is what the registry said of one artifact. Labels and annotations are
+// set by the job that built it: they may narrow a decision, never widen it.
+type Image struct {
+	Artifact    Artifact          `json:"artifact"`
+	Kind        string            `json:"kind"` // "image", "index" or "artifact"
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Platforms   []string          `json:"platforms,omitempty"`
+}
+
+// Facts is everything that a policy may look at.
+type Facts struct {
+	Identity Identity  `json:"identity"`
+	Origin   Origin    `json:"origin"`
+	Images   []Image   `json:"images"`
+	Policy   string    `json:"policy"` // the signing policy that the job asked for, "release"
+	Now      time.Time `json:"now"`
+}
+
+// Artifacts returns the artifacts of the images, in order.
+func (f Facts) Artifacts() []Artifact {
+	out := make([]Artifact, 0, len(f.Images))
+	for _, i := range f.Images {
+		out = append(out, i.Artifact)
+	}
+	return slices.Clip(out)
+}

@@ -1,0 +1,183 @@
+package signing
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Request is one submission: artifacts to be signed under one signing policy.
+// Everything but State, Version, Decision, Approvals, Failure and Ended is
+// fixed when it is submitted.
+type Request struct {
+	ID      string       `json:"id"`
+	State   RequestState `json:"state"`
+	Version int64        `json:"version"` // grows by one with every change of state
+
+	Policy         string     `json:"policy"` // asked for by the job
+	Project        string     `json:"project,omitempty"`
+	Artifacts      []Artifact `json:"artifacts"`
+	Identity       Identity   `json:"identity"`
+	Origin         Origin     `json:"origin"`
+	IdempotencyKey string     `json:"idempotencyKey"`
+	BodyDigest     Digest     `json:"bodyDigest"` // of the submission in canonical form
+	Submitted      time.Time  `json:"submitted"`
+	Deadline       time.Time  `json:"deadline"`
+
+	Decision  *Decision  `json:"decision,omitempty"`
+	Approvals []Approval `json:"approvals,omitempty"`
+	// CancelRequested is set when a run asks to cancel while Tasks are being
+	// worked on: no key is used for this Request any more.
+	CancelRequested bool      `json:"cancelRequested,omitempty"`
+	Failure         *Error    `json:"failure,omitempty"` // why it ended denied, failed, canceled or expired
+	Ended           time.Time `json:"ended,omitzero"`
+}
+
+// Task is the work for one signature: (Artifact x Method x Key).
+type Task struct {
+	ID        string    `json:"id"` // REQUEST.N, N counting from 1
+	RequestID string    `json:"requestID"`
+	State     TaskState `json:"state"`
+	Version   int64     `json:"version"`
+
+	Artifact Artifact `json:"artifact"`
+	Step     Step     `json:"step"`
+
+	// Intent is durable from Prepared on: the exact bytes to be signed.
+	Intent *Intent `json:"intent,omitempty"`
+	// Envelope is durable from Signed on, and the only one of its intent that
+	// ever leaves the service.
+	Envelope   *Envelope  `json:"envelope,omitempty"`
+	Locations  []Location `json:"locations,omitempty"`
+	Recognised bool       `json:"recognised,omitempty"` // an equal signature was already there
+	Attempts   int        `json:"attempts"`             // committed key attempts; key uses never exceed them
+	Tries      int        `json:"tries"`                // of the present step since it last succeeded
+	Failure    *Error     `json:"failure,omitempty"`    // the last error, final in TaskFailed
+}
+
+// Padding names an RSA signature scheme. It is empty for ECDSA and Ed25519.
+type Padding string
+
+const (
+	PKCS1v15 Padding = "pkcs1v15"
+	PSS      Padding = "pss"
+)
+
+// Intent is what a key will be asked to sign. Bytes are exact; whoever has the
+// Intent, the raw signature and the public half of the key can make the
+// Envelope without anything else.
+type Intent struct {
+	Bytes   []byte      `json:"bytes"`
+	Hash    crypto.Hash `json:"hash"` // crypto.SHA256 or stronger; zero for Ed25519
+	Padding Padding     `json:"padding,omitempty"`
+	// Replay is what the method needs to assemble the envelope again from the
+	// same bytes: a signing time, a salt. Its form is the method's own.
+	Replay  []byte    `json:"replay,omitempty"`
+	Created time.Time `json:"created"`
+}
+
+// Statement is what the bytes of an Intent say when parsed back. Before a key
+// is used it must equal the Task's artifact: nothing read from the database
+// authorises by itself.
+type Statement struct {
+	Repository Repository
+	Digest     Digest
+	Tag        string
+}
+
+// Matches returns an error that names the first difference between s and a.
+func (s Statement) Matches(a Artifact) error {
+	for _, c := range []struct{ what, said, want string }{
+		{"digest", string(s.Digest), string(a.Digest)},
+		{"repository", string(s.Repository), string(a.Repository)},
+		{"tag", s.Tag, a.Tag},
+	} {
+		if c.said != c.want {
+			return &Error{Code: Denied, Message: "the bytes to be signed name another " + c.what + " than the request", Expected: fmt.Sprintf("%q", c.want), Found: fmt.Sprintf("%q", clip(c.said)), Fix: "the stored intent was altered: keep the database for examination and submit again"}
+		}
+	}
+	return nil
+}
+
+// Envelope is a finished signature as its method publishes it.
+type Envelope struct {
+	Method    string `json:"method"`
+	MediaType string `json:"mediaType"`
+	KeyID     string `json:"keyID"`
+	Bytes     []byte `json:"bytes"`
+}
+
+// Location is where a signature was published.
+type Location struct {
+	Kind   string `json:"kind"` // "tag", "referrer", "lookaside", "notary"
+	URI    string `json:"uri"`  // registry.acme.dev/payments/web:sha256-<hex>.sig
+	Digest Digest `json:"digest,omitempty"`
+}
+
+// KeyInfo is the public half of a key: what a method, a verifier or an auditor
+// may know of it.
+type KeyInfo struct {
+	ID     string
+	Public crypto.PublicKey
+	// Chain is the certificate chain, leaf first, where the key has one.
+	Chain []*x509.Certificate
+}
+
+// Version returns the hex SHA-256 of the PKIX encoding of the public key.
+func (k KeyInfo) Version() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.Public)
+	if err != nil {
+		return "", fmt.Errorf("encoding public key %s: %w", k.ID, err)
+	}
+	h := sha256.Sum256(der)
+	return hex.EncodeToString(h[:]), nil
+}
+
+// Blob is content with its media type and the annotations of its descriptor.
+type Blob struct {
+	MediaType   string            `json:"mediaType"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	Bytes       []byte            `json:"bytes"`
+}
+
+// Attachment is a signature in the form in which a registry stores it, ready
+// for registry.Attach: no signing code is needed to write it.
+type Attachment struct {
+	Subject Artifact `json:"subject"`
+	// Tag, where set, names the manifest to which the layers are appended
+	// (cosign's sha256-<hex>.sig); the manifest is made if it is not there.
+	Tag string `json:"tag,omitempty"`
+	// ArtifactType, where Tag is empty, is that of a referrer of Subject.
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Config       Blob              `json:"config,omitzero"`
+	Layers       []Blob            `json:"layers"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+}
+
+// idAlphabet is Crockford's base32: no letter that is read as another.
+const idAlphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+var reRequestID = regexp.MustCompile(`^sr_[0-9A-HJKMNP-TV-Z]{16}$`)
+
+// NewRequestID returns "sr_" and 16 characters, 80 bits, read from random.
+func NewRequestID(random io.Reader) (string, error) {
+	var raw [16]byte
+	if _, err := io.ReadFull(random, raw[:]); err != nil {
+		return "", fmt.Errorf("reading randomness: %w", err)
+	}
+	var b strings.Builder
+	b.WriteString("sr_")
+	for _, c := range raw {
+		b.WriteByte(idAlphabet[c&31])
+	}
+	return b.String(), nil
+}
+
+// ValidRequestID reports whether s has the form of a request id.
+func ValidRequestID(s string) bool { return reRequestID.MatchString(s) }
