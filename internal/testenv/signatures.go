@@ -1,0 +1,97 @@
+package testenv
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	regerr "github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+)
+
+func writeKey(path string) error {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
+
+// Signatures counts the layers of an artifact's `.sig` image, read with another
+// client than the service's.
+func (e *Env) Signatures(a signing.Artifact) int {
+	e.T.Helper()
+	ref, err := name.ParseReference(fmt.Sprintf("%s:sha256-%s.sig", a.Repository, a.Digest.Hex()), name.Insecure)
+	must(e.T, err)
+	img, err := remote.Image(ref)
+	var te *regerr.Error
+	if errors.As(err, &te) && te.StatusCode == http.StatusNotFound {
+		return 0
+	}
+	must(e.T, err)
+	layers, err := img.Layers()
+	must(e.T, err)
+	return len(layers)
+}
+
+// VerifyLog takes every event into the log, exports it, and verifies the
+// export. It returns the events.
+func (s *Service) VerifyLog() []audit.Event {
+	t := s.Env.T
+	t.Helper()
+	must(t, s.Workflow.Sequence(context.Background()))
+	files := fstest.MapFS{}
+	_, err := audit.WriteExport(context.Background(), s.Store.LogSource(), func(name string, data []byte) error {
+		files[name] = &fstest.MapFile{Data: data}
+		return nil
+	})
+	must(t, err)
+	if _, err := audit.VerifyExport(files, s.Env.log.Verifier().String(), nil); err != nil {
+		t.Fatalf("the log does not verify: %v", err)
+	}
+	return s.events(t)
+}
+
+func (s *Service) events(t testing.TB) []audit.Event {
+	t.Helper()
+	var out []audit.Event
+	must(t, s.Store.View(context.Background(), func(tx *store.Tx) error {
+		_, size, err := tx.Checkpoint()
+		if err != nil {
+			return err
+		}
+		for from := uint64(0); from < size; from += audit.TileWidth {
+			leaves, err := tx.LogEntries(from, min(from+audit.TileWidth, size))
+			if err != nil {
+				return err
+			}
+			for _, leaf := range leaves {
+				ev, err := audit.ParseEvent(leaf)
+				if err != nil {
+					return err
+				}
+				out = append(out, ev)
+			}
+		}
+		return nil
+	}))
+	return out
+}

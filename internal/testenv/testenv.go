@@ -1,0 +1,393 @@
+// Package testenv is a whole world for tests: devworld's issuers and registry,
+// and the real service over a real SQLite file, which can be made to fail at
+// any step, killed and started again.
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/identity"
+	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/outbound"
+	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/server"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+	"github.com/sealwright/sealwright/internal/workflow"
+)
+
+// Audience is the audience of the service's tokens.
+const Audience = "https://sign.sealwright.test"
+
+// Policy is the policy of an Env unless another is given: %s is the registry.
+const Policy = `apiVersion: sealwright.dev/v1
+project: payments
+repositories:
+  - {forge: github.test, name: acme/payments-web, id: "74", owner_id: "65", images: ["%[1]s/payments/*"]}
+policies:
+  release:
+    tags: ["v*"]
+    origin:
+      refs: ["refs/heads/main", "refs/tags/v*"]
+      ref_protected: true
+      github:
+        events: [push, release]
+        workflow: .github/workflows/release.yml
+    sign:
+      - {method: cosign, key: release}
+`
+
+// Options change what an Env is made of.
+type Options struct {
+	// World, if set, is shared: making one takes two RSA keys.
+	World       *devworld.World
+	NoReferrers bool
+	Policy      string // in place of Policy
+	Keys        string // YAML list below `keys:`, in place of one key `release`
+	MaxPages    int    // of the database
+	Poll        time.Duration
+	Lease       time.Duration
+	Workers     int
+	Checkpoint  time.Duration // between checkpoints; 0 means only Sequence signs
+}
+
+// Env is a world in which a service can run, again and again.
+type Env struct {
+	T       testing.TB
+	World   *devworld.World
+	Dir     string
+	Options Options
+	// Clock is added to the real time everywhere in the service.
+	Clock atomic.Int64
+
+	secret  []byte
+	log     *audit.Signer
+	uses    atomic.Int64
+	proving atomic.Bool
+	n       atomic.Int64
+}
+
+// New starts a world that ends with the test.
+func New(t testing.TB, o Options) *Env {
+	t.Helper()
+	world := o.World
+	if world == nil {
+		world = NewWorld(t, !o.NoReferrers)
+	}
+	if o.Poll == 0 {
+		o.Poll = 10 * time.Millisecond
+	}
+	if o.Checkpoint == 0 {
+		o.Checkpoint = time.Hour
+	}
+	e := &Env{T: t, World: world, Dir: t.TempDir(), Options: o, secret: make([]byte, 32)}
+	_, err := rand.Read(e.secret)
+	must(t, err)
+	private, _, err := audit.GenerateKey(rand.Reader, "sign.sealwright.test/log")
+	must(t, err)
+	e.log, err = audit.NewSigner(private)
+	must(t, err)
+	return e
+}
+
+// NewWorld starts issuers and a registry that end with the test.
+func NewWorld(t testing.TB, referrers bool) *devworld.World {
+	t.Helper()
+	world, err := devworld.Start(devworld.Options{NoReferrers: !referrers})
+	must(t, err)
+	t.Cleanup(func() { must(t, world.Close()) })
+	return world
+}
+
+// Now is the service's clock.
+func (e *Env) Now() time.Time { return time.Now().Add(time.Duration(e.Clock.Load())) }
+
+// KeyUses returns how often a key was asked, without the proofs of possession.
+func (e *Env) KeyUses() int { return int(e.uses.Load()) }
+
+// ResetKeyUses counts from zero again.
+func (e *Env) ResetKeyUses() { e.uses.Store(0) }
+
+// Database returns the path of the database.
+func (e *Env) Database() string { return filepath.Join(e.Dir, "sealwright.db") }
+
+// Service is one run of the service.
+type Service struct {
+	Env      *Env
+	Faults   *Faults
+	Store    *store.Store
+	Keys     *key.Ring
+	Workflow *workflow.Workflow
+	Registry *registry.Client
+	HTTP     *httptest.Server
+
+	stop context.CancelFunc
+	done chan error
+}
+
+// Start runs the service, with faults if not nil. It is stopped with the test
+// if nobody stopped it before.
+func (e *Env) Start(f *Faults) *Service {
+	e.T.Helper()
+	s, err := e.TryStart(f)
+	must(e.T, err)
+	return s
+}
+
+// TryStart is Start for services that may not start.
+func (e *Env) TryStart(f *Faults) (*Service, error) {
+	if f == nil {
+		f = NewFaults("", "")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Service{Env: e, Faults: f, stop: cancel, done: make(chan error, 1)}
+	if err := s.open(ctx); err != nil {
+		cancel()
+		return nil, err
+	}
+	go func() { s.done <- s.Workflow.Run(ctx) }()
+	go func() {
+		select {
+		case <-f.Died():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	e.T.Cleanup(s.Stop)
+	return s, nil
+}
+
+func (s *Service) open(ctx context.Context) (err error) {
+	e := s.Env
+	log := slog.New(slog.NewTextHandler(testWriter{e.T}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if s.Keys, err = e.ring(ctx, s.Faults); err != nil {
+		return err
+	}
+	policies, err := e.policies()
+	if err != nil {
+		return err
+	}
+	base := &transport{faults: s.Faults, base: http.DefaultTransport.(*http.Transport).Clone()}
+	s.Registry, err = registry.New([]registry.Config{{Host: e.World.Registry.Host, InsecureHTTP: true}}, registry.Options{Transport: base, Log: log})
+	if err != nil {
+		return err
+	}
+	ids, err := identity.New(ctx, []identity.Issuer{
+		{Provider: "github-actions", Issuer: e.World.GitHub.URL(), Audience: Audience, Forge: "github.test"},
+		{Provider: "gitlab", Issuer: e.World.GitLab.URL(), Audience: Audience, Forge: "gitlab.test"},
+	}, identity.Options{Client: outbound.NewClient(outbound.Options{AllowHTTP: true}), Now: e.Now, Log: log})
+	if err != nil {
+		return err
+	}
+	s.Store, err = store.Open(ctx, store.Options{Path: e.Database(), Secrets: [][]byte{e.secret}, Now: e.Now, Log: log, MaxPages: e.Options.MaxPages, Interpose: s.Faults.Interpose})
+	if err != nil {
+		return err
+	}
+	metrics := server.NewMetrics(func() float64 { return 0 })
+	s.Workflow, err = workflow.New(workflow.Options{
+		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: map[string]method.Method{"cosign": cosign.New(s.Registry)}, Registry: s.Registry,
+		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
+		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
+		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
+	})
+	if err == nil {
+		err = s.Workflow.Load(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, s.Store.Close())
+	}
+	s.HTTP = httptest.NewServer(server.New(server.Options{
+		Workflow: s.Workflow, Store: s.Store, Identity: ids, LogKey: e.log.Verifier(), Log: log, Now: e.Now, Metrics: metrics, Rate: 10000, PublicLog: true,
+	}).Handler())
+	return nil
+}
+
+// ring opens the keys, which are made the first time.
+func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
+	list := e.Options.Keys
+	if list == "" {
+		list = `
+  - id: release
+    file: file:DIR/release.key
+    methods: [cosign]
+    allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
+    require: {protected_ref: true}
+`
+	}
+	for _, name := range []string{"release.key", "other.key"} {
+		e.MakeKey(name)
+	}
+	list = strings.NewReplacer("DIR", e.Dir, "HOST", e.World.Registry.Host).Replace(list)
+	conf, err := key.Load("keys.yaml", []byte("apiVersion: sealwright.dev/v1\nkeys:"+list))
+	if err != nil {
+		return nil, err
+	}
+	e.proving.Store(true)
+	defer e.proving.Store(false)
+	return key.Open(ctx, conf, key.Options{Now: e.Now, Wrap: func(_ string, k crypto.Signer) crypto.Signer { return &signer{k, e, f} }})
+}
+
+func (e *Env) policies() (*policy.Set, error) {
+	text := e.Options.Policy
+	if text == "" {
+		text = Policy
+	}
+	return policy.Load(map[string][]byte{"policies/payments.yaml": []byte(strings.ReplaceAll(text, "%[1]s", e.World.Registry.Host))})
+}
+
+// Stop stops the service in order, and waits.
+func (s *Service) Stop() {
+	s.stop()
+	if s.done == nil {
+		return
+	}
+	must(s.Env.T, <-s.done)
+	s.done = nil
+	s.HTTP.CloseClientConnections()
+	s.HTTP.Close()
+	must(s.Env.T, s.Store.Close())
+}
+
+// Kill ends the service as the death of its process would: nothing that it
+// would have done happens any more.
+func (s *Service) Kill() {
+	s.Faults.Kill()
+	s.Stop()
+}
+
+// GitHub returns a token of j for this service.
+func (e *Env) GitHub(j devworld.GitHubJob) string {
+	e.T.Helper()
+	token, err := e.World.GitHub.GitHubToken(j, Audience)
+	must(e.T, err)
+	return token
+}
+
+// Image pushes an image to payments/web and returns it as an artifact.
+func (e *Env) Image(content string) signing.Artifact {
+	e.T.Helper()
+	return e.ImageIn("payments/web", "", content)
+}
+
+// ImageIn is Image for another repository and with a tag.
+func (e *Env) ImageIn(repository, tag, content string) signing.Artifact {
+	e.T.Helper()
+	img, err := e.World.Registry.PushImage(context.Background(), devworld.ImageSpec{Repository: repository, Tag: tag, Content: content})
+	must(e.T, err)
+	return signing.Artifact{Repository: signing.Repository(img.Repository), Digest: signing.Digest(img.Digest)}
+}
+
+// Answer is what the service answered.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// JSON decodes the body.
+func (a Answer) JSON(t testing.TB, v any) {
+	t.Helper()
+	if err := json.Unmarshal(a.Body, v); err != nil {
+		t.Fatalf("not JSON: %v: %s", err, a.Body)
+	}
+}
+
+// Post sends body with a bearer token and an idempotency key.
+func (s *Service) Post(path, token, idempotency, body string) Answer {
+	s.Env.T.Helper()
+	req, err := http.NewRequest(http.MethodPost, s.HTTP.URL+path, bytes.NewReader([]byte(body)))
+	must(s.Env.T, err)
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	if idempotency != "" {
+		req.Header.Set("Idempotency-Key", idempotency)
+	}
+	return s.do(req)
+}
+
+// Get reads a path, with a capability if it is not empty.
+func (s *Service) Get(path, capability string) Answer {
+	s.Env.T.Helper()
+	req, err := http.NewRequest(http.MethodGet, s.HTTP.URL+path, nil)
+	must(s.Env.T, err)
+	if capability != "" {
+		req.Header.Set("Sealwright-Capability", capability)
+	}
+	return s.do(req)
+}
+
+func (s *Service) do(req *http.Request) Answer {
+	s.Env.T.Helper()
+	resp, err := http.DefaultClient.Do(req)
+	must(s.Env.T, err)
+	defer resp.Body.Close() //nolint:errcheck // read only
+	var b bytes.Buffer
+	_, err = b.ReadFrom(resp.Body)
+	must(s.Env.T, err)
+	return Answer{resp.StatusCode, resp.Header, b.Bytes()}
+}
+
+// Body returns the body of a submission.
+func Body(policy string, artifacts ...signing.Artifact) string {
+	type ref struct {
+		Repository string `json:"repository"`
+		Digest     string `json:"digest"`
+		Tag        string `json:"tag,omitempty"`
+	}
+	refs := []ref{}
+	for _, a := range artifacts {
+		refs = append(refs, ref{string(a.Repository), string(a.Digest), a.Tag})
+	}
+	raw, err := json.Marshal(map[string]any{"policy": policy, "artifacts": refs})
+	if err != nil {
+		panic(err) // strings always encode
+	}
+	return string(raw)
+}
+
+// MakeKey makes a P-256 key in the Env's folder unless it is there.
+func (e *Env) MakeKey(name string) {
+	e.T.Helper()
+	path := filepath.Join(e.Dir, name)
+	if _, err := os.Stat(path); err == nil {
+		return
+	}
+	must(e.T, writeKey(path))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testWriter sends the service's log to the test's, which shows it if it fails.
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("%s", bytes.TrimRight(b, "\n"))
+	return len(b), nil
+}
