@@ -1,0 +1,217 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/facts"
+	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+)
+
+// decide holds the Facts of a pending Request against its policy. What can be
+// refused from the token alone is refused before any network access.
+func (d *drive) decide(ctx context.Context) error {
+	r := d.request
+	p, err := d.w.Policies.Find(r.Origin, r.Policy)
+	if err != nil {
+		return d.deny(ctx, signing.Reason{Rule: "policy", Children: []signing.Reason{refusal("policy", err)}}, signing.Public(err))
+	}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted}
+	for _, a := range r.Artifacts {
+		f.Images = append(f.Images, signing.Image{Artifact: a})
+	}
+	// `when` may ask for labels, which only the registry knows; every other
+	// rule that fails now would fail then.
+	if effect, reasons := p.Evaluate(f); effect == signing.Deny && failsBefore(reasons) {
+		return d.deny(ctx, reasons, nil)
+	}
+	f, seen, err := facts.Gather(ctx, d.w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, r.Submitted)
+	if err != nil {
+		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
+			return err
+		}
+		return d.deny(ctx, signing.Reason{Rule: "artifacts", Children: []signing.Reason{refusal("artifacts", err)}}, signing.Public(err))
+	}
+	effect, reasons := p.Evaluate(f)
+	basis, err := d.w.basis(p, f.Artifacts(), r.Origin)
+	if err != nil {
+		return err
+	}
+	if permit := d.w.permit(p, f, basis.Steps, 0); !permit.Pass {
+		effect = signing.Deny
+		reasons.Pass = false
+		reasons.Children = append(reasons.Children, permit)
+	} else {
+		reasons.Children = append(reasons.Children, permit)
+	}
+	digest, err := basis.Digest()
+	if err != nil {
+		return err
+	}
+	r.Project = p.Project()
+	r.Decision = &signing.Decision{Effect: effect, Reasons: reasons, Basis: basis, BasisDigest: digest, Observations: seen, At: d.w.Now()}
+	switch effect {
+	case signing.Allow:
+		return d.allow(ctx)
+	case signing.NeedsApproval:
+		// Approvals come with the forges; until then a policy that names them denies.
+		reasons.Pass = false
+		reasons.Children = append(reasons.Children, signing.Reason{Rule: "approvals", Wanted: "approval by people", Found: "this version cannot ask for approval", Fix: "use a policy without approvals"})
+	}
+	return d.deny(ctx, reasons, nil)
+}
+
+// failsBefore reports whether a leaf other than of `when` fails.
+func failsBefore(reasons signing.Reason) bool {
+	for _, leaf := range reasons.Failures() {
+		if leaf.Rule != "when" && !strings.HasSuffix(leaf.Rule, ".when") {
+			return true
+		}
+	}
+	return false
+}
+
+// basis derives what a Decision binds from the configuration in force.
+func (w *Workflow) basis(p *policy.Policy, artifacts []signing.Artifact, origin signing.Origin) (signing.Basis, error) {
+	steps := p.Steps()
+	for i := range steps {
+		info, ok := w.Keys.Info(steps[i].Key)
+		if !ok {
+			continue // permit refuses it by name
+		}
+		v, err := info.Version()
+		if err != nil {
+			return signing.Basis{}, err
+		}
+		steps[i].KeyVersion = v
+	}
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Steps: steps, Origin: origin}, nil
+}
+
+// permit holds every step against what the owner of its key demands.
+func (w *Workflow) permit(p *policy.Policy, f signing.Facts, steps []signing.Step, approvals int) signing.Reason {
+	out := signing.Reason{Rule: "keys", Pass: true}
+	for _, s := range steps {
+		var one signing.Reason
+		m, known := w.Methods[s.Method]
+		info, have := w.Keys.Info(s.Key)
+		switch {
+		case !known:
+			one = signing.Reason{Rule: "sign." + s.Method, Wanted: "a signing method of this service", Found: s.Method, Fix: "name another method"}
+		case !have:
+			one = signing.Reason{Rule: "keys." + s.Key, Wanted: "a key of this service", Found: "no key " + s.Key, Fix: "add it to the keys file or name another"}
+		default:
+			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: f.Artifacts(), Facts: f, Approvals: approvals})
+			if _, err := m.Info(info, s.Options); err != nil && one.Pass {
+				one = refusal("sign."+s.Method, err)
+			}
+		}
+		out.Pass = out.Pass && one.Pass
+		out.Children = append(out.Children, one)
+	}
+	if len(steps) == 0 {
+		out.Pass, out.Wanted, out.Found = false, "at least one step under sign", "none"
+	}
+	return out
+}
+
+// deny ends the Request. failure is what the client is told; nil makes it from
+// the first reason that failed.
+func (d *drive) deny(ctx context.Context, reasons signing.Reason, failure *signing.Error) error {
+	reasons.Pass = false
+	if d.request.Decision == nil {
+		d.request.Decision = &signing.Decision{At: d.w.Now()}
+	}
+	d.request.Decision.Effect, d.request.Decision.Reasons = signing.Deny, reasons
+	leaves := reasons.Failures()
+	if failure == nil {
+		failure = denial(leaves)
+	}
+	failure.Code = signing.Denied
+	d.request.Failure = failure
+	err := d.update(ctx, "deny", func(tx *store.Tx) error {
+		if err := d.w.current(tx); err != nil {
+			return err
+		}
+		return d.move(tx, signing.RequestDenied, audit.Event{Kind: audit.RequestDenied, Attrs: deniedAttrs(d.request, leaves, d.w.generation)})
+	})
+	return done(err)
+}
+
+func denial(leaves []signing.Reason) *signing.Error {
+	e := &signing.Error{Code: signing.Denied, Message: "the signing policy refuses this request"}
+	if len(leaves) > 0 {
+		e.Message = fmt.Sprintf("the signing policy refuses this request: %s", leaves[0].Rule)
+		e.Expected, e.Found, e.Fix = leaves[0].Wanted, leaves[0].Found, leaves[0].Fix
+	}
+	return e
+}
+
+// allow makes the Tasks of the Request. From here on it will be signed unless a
+// recheck refuses or it is canceled.
+func (d *drive) allow(ctx context.Context) error {
+	r := d.request
+	r.Failure = nil
+	var tasks []*signing.Task
+	for _, a := range r.Decision.Basis.Artifacts {
+		for _, s := range r.Decision.Basis.Steps {
+			tasks = append(tasks, &signing.Task{ID: fmt.Sprintf("%s.%d", r.ID, len(tasks)+1), RequestID: r.ID, State: signing.Queued, Artifact: a, Step: s})
+		}
+	}
+	return d.update(ctx, "allow", func(tx *store.Tx) error {
+		if err := d.w.current(tx); err != nil {
+			return err
+		}
+		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: decidedAttrs(r, d.w.generation)}, tasks...)
+	})
+}
+
+// begin rechecks what may have changed since the decision and starts signing.
+func (d *drive) begin(ctx context.Context) error {
+	c, err := d.recheck(ctx)
+	if err != nil {
+		var refused *refusedError
+		if errors.As(err, &refused) {
+			return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refused.reason}}, nil)
+		}
+		return err
+	}
+	if err := d.checkTags(ctx); err != nil {
+		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
+			return err
+		}
+		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refusal("recheck.tags", err)}}, signing.Public(err))
+	}
+	d.request.Failure = nil
+	err = d.update(ctx, "begin", func(tx *store.Tx) error {
+		if err := d.w.current(tx); err != nil {
+			return err
+		}
+		return d.move(tx, signing.Signing, audit.Event{Kind: audit.RequestSigning, Attrs: map[string]string{"basis": string(c.basis)}})
+	})
+	return err
+}
+
+// checkTags resolves every signed tag again: what is signed under a name must
+// still be what that name means.
+func (d *drive) checkTags(ctx context.Context) error {
+	for _, a := range d.request.Artifacts {
+		if a.Tag == "" {
+			continue
+		}
+		desc, err := d.w.Registry.Resolve(ctx, a.Repository, a.Tag)
+		if err != nil {
+			return fmt.Errorf("resolving the signed tag %s:%s: %w", a.Repository, a.Tag, err)
+		}
+		if desc.Digest != a.Digest {
+			return &signing.Error{Code: signing.Denied, Message: "the tag to be signed points elsewhere", Expected: fmt.Sprintf("%s:%s to be %s", a.Repository, a.Tag, a.Digest), Found: string(desc.Digest), Fix: "submit the digest that the tag has now, or leave the tag away"}
+		}
+	}
+	return nil
+}

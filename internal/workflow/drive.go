@@ -1,0 +1,229 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+)
+
+// drive carries one Request as far as it can, under one claim of its job. It
+// is used by one goroutine; only the work on Tasks fans out.
+type drive struct {
+	w     *Workflow
+	claim *store.Claim
+	log   *slog.Logger
+
+	request *signing.Request // as last read from or written to the store
+	tasks   []*signing.Task
+}
+
+// run takes step after step until the Request is finished, must wait, or the
+// process ends. What it cannot finish stays a job.
+func (d *drive) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := d.step(ctx)
+		switch {
+		case errors.Is(err, errFinished):
+			return
+		case err == nil:
+			continue
+		case ctx.Err() != nil:
+			return // the lease runs out and another worker takes over
+		case errors.Is(err, signing.Conflict):
+			// The row moved under us (a cancel), or the claim is lost; reading
+			// again tells which.
+			if d.lost(ctx) {
+				return
+			}
+		case errors.Is(err, store.ErrTampered):
+			d.refuseTampered(ctx, err)
+			return
+		default:
+			d.wait(ctx, err)
+			return
+		}
+	}
+}
+
+// errFinished says that nothing is left to do under this claim.
+var errFinished = errors.New("finished")
+
+// step reads the Request and takes the one step that its state asks for.
+func (d *drive) step(ctx context.Context) error {
+	err := d.w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if d.request, err = tx.Request(d.claim.Ref); err != nil {
+			return err
+		}
+		d.tasks, err = tx.Tasks(d.claim.Ref)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	switch d.request.State {
+	case signing.Pending:
+		if d.late() {
+			return d.expire(ctx)
+		}
+		return d.timed("decide", func() error { return d.decide(ctx) })
+	case signing.Ready:
+		if d.late() {
+			return d.expire(ctx)
+		}
+		return d.timed("recheck", func() error { return d.begin(ctx) })
+	case signing.Signing:
+		return d.sign(ctx)
+	default:
+		// Waiting for people, or over: what changes that enqueues a new job.
+		return d.finish(ctx)
+	}
+}
+
+func (d *drive) timed(step string, f func() error) error {
+	started := time.Now()
+	defer func() { d.w.Steps(step, time.Since(started)) }()
+	return f()
+}
+
+func (d *drive) late() bool { return !d.w.Now().Before(d.request.Deadline) }
+
+// update is one durable step under the claim: nothing is written when another
+// worker has taken over.
+func (d *drive) update(ctx context.Context, name string, f func(tx *store.Tx) error) error {
+	err := d.w.Store.Update(ctx, name, func(tx *store.Tx) error {
+		if err := tx.CheckClaim(d.claim); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+	if err == nil {
+		d.w.notify(d.claim.Ref)
+	}
+	return err
+}
+
+// move changes the state of the Request, with its event. Terminal states end
+// the job in the same commit.
+func (d *drive) move(tx *store.Tx, to signing.RequestState, ev audit.Event, tasks ...*signing.Task) error {
+	ev.Time, ev.Request = tx.Now(), d.request.ID
+	if to.Terminal() {
+		d.request.Ended = tx.Now()
+	}
+	if err := tx.Transition(store.Change{Request: d.request, To: string(to), Events: []audit.Event{ev}, NewTasks: tasks, Fence: d.claim}); err != nil {
+		return err
+	}
+	if to.Terminal() {
+		return tx.Finish(d.claim)
+	}
+	return nil
+}
+
+func (d *drive) finish(ctx context.Context) error {
+	if err := d.w.Store.Update(ctx, "finish", func(tx *store.Tx) error { return tx.Finish(d.claim) }); err != nil {
+		return err
+	}
+	return errFinished
+}
+
+func (d *drive) expire(ctx context.Context) error {
+	if d.request.Failure == nil {
+		d.request.Failure = &signing.Error{Code: signing.Expired, Message: "the deadline passed before the request could be signed", Expected: "a decision by " + d.request.Deadline.UTC().Format(time.RFC3339), Fix: "submit again"}
+	}
+	err := d.update(ctx, "expire", func(tx *store.Tx) error {
+		return d.move(tx, signing.RequestExpired, audit.Event{Kind: audit.RequestExpired})
+	})
+	return done(err)
+}
+
+// done turns success into errFinished.
+func done(err error) error {
+	if err == nil {
+		return errFinished
+	}
+	return err
+}
+
+// lost reports whether the claim is no longer ours.
+func (d *drive) lost(ctx context.Context) bool {
+	err := d.w.Store.View(ctx, func(tx *store.Tx) error { return tx.CheckClaim(d.claim) })
+	return err != nil
+}
+
+// wait gives the job back to be tried again, the later the more often it
+// failed, but not after the deadline. The error is shown to those who wait.
+func (d *drive) wait(ctx context.Context, cause error) {
+	pause := d.w.backoff(d.claim.Tries)
+	var e *signing.Error
+	if errors.As(cause, &e) && e.RetryAfter > 0 {
+		pause = min(max(pause, e.RetryAfter), backoffMax)
+	}
+	at := d.w.Now().Add(pause)
+	if d.request != nil && at.After(d.request.Deadline) {
+		at = d.request.Deadline
+	}
+	d.log.Warn("request has to wait", "error", cause, "until", at)
+	if d.request != nil && d.note(cause) {
+		// The reason is for those who wait; that it could not be stored, or that
+		// the Request has moved, changes nothing.
+		if err := d.update(ctx, "note", func(tx *store.Tx) error { return tx.SaveRequest(d.request) }); err != nil && ctx.Err() == nil {
+			d.log.Info("storing why a request waits", "error", err)
+		}
+	}
+	err := d.w.Store.Update(ctx, "wait", func(tx *store.Tx) error { return tx.Release(d.claim, at) })
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("giving a job back; its lease will run out", "error", err)
+	}
+	d.w.notify(d.claim.Ref)
+	// The dispatcher looks for due jobs every poll; a shorter wait than that
+	// is not worth a timer of its own.
+}
+
+// note records why the Request waits, and reports whether that is news.
+func (d *drive) note(cause error) bool {
+	public := signing.Public(cause)
+	if d.request.State.Terminal() || (d.request.Failure != nil && d.request.Failure.Message == public.Message && d.request.Failure.Found == public.Found) {
+		return false
+	}
+	d.request.Failure = public
+	return true
+}
+
+func (w *Workflow) backoff(tries int) time.Duration {
+	pause := w.Poll
+	for range min(tries, 10) {
+		pause *= 2
+	}
+	return min(pause, backoffMax)
+}
+
+// refuseTampered ends the work on a Request whose rows were altered. The rows
+// stay as they are for examination; without a job nothing is signed for them.
+func (d *drive) refuseTampered(ctx context.Context, cause error) {
+	d.log.Error("rows of this request were altered in the database; it is not worked on any more", "error", cause)
+	err := d.w.Store.Update(ctx, "tampered", func(tx *store.Tx) error {
+		if err := tx.Append(audit.Event{Time: tx.Now(), Kind: audit.TamperDetected, Request: d.claim.Ref, Attrs: map[string]string{"table": "requests"}}); err != nil {
+			return err
+		}
+		return tx.Finish(d.claim)
+	})
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("recording that rows were altered", "error", err)
+	}
+	d.w.notify(d.claim.Ref)
+}
+
+// fail is a permanent refusal found outside the policy, shaped as one.
+func refusal(rule string, err error) signing.Reason {
+	p := signing.Public(err)
+	found := p.Message
+	if p.Found != "" {
+		found = fmt.Sprintf("%s: %s", p.Message, p.Found)
+	}
+	return signing.Reason{Rule: rule, Wanted: p.Expected, Found: found, Fix: p.Fix}
+}

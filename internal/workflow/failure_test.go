@@ -1,0 +1,221 @@
+package workflow_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/testenv"
+)
+
+// scenario is a way through the cycle that the failure table breaks at every
+// step.
+type scenario struct {
+	name string
+	// before runs in a healthy service, so that there is something to find.
+	before func(t *testing.T, s *testenv.Service, a signing.Artifact)
+	// uses is the number of key uses of an undisturbed run.
+	uses int
+}
+
+func scenarios() []scenario {
+	return []scenario{
+		{name: "fresh signature", uses: 1},
+		{name: "equal signature recognised", uses: 0, before: func(t *testing.T, s *testenv.Service, a signing.Artifact) {
+			r, capability := submit(t, s, "earlier", a)
+			if r = finish(t, s, r.ID, capability); r.State != signing.Completed {
+				t.Fatalf("%+v", r)
+			}
+		}},
+	}
+}
+
+// TestEveryStepMayFailOrBeTheLast is the failure table of the design (section
+// 9), generated: an undisturbed run records every write to the database, every
+// request to the registry and every use of the key; then each of them fails,
+// fails although it happened, or is the last that the process did. Whatever
+// goes wrong, the same request ends in one signature.
+func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	for _, sc := range scenarios() {
+		t.Run(sc.name, func(t *testing.T) {
+			steps := clean(t, world, sc)
+			t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
+			mustHave := []string{"store submit#1", "store conclude#1", "registry GET .sig#1"}
+			if sc.uses > 0 {
+				mustHave = append(mustHave, "store prepare#1", "store attempt#1", "key sign#1", "store signed#1", "registry PUT .sig#1", "store published#1")
+			}
+			for _, want := range mustHave {
+				if !slices.Contains(steps, want) {
+					t.Errorf("the table lacks %s", want)
+				}
+			}
+			for _, step := range steps {
+				for _, mode := range []testenv.Mode{testenv.Fails, testenv.FailsButHappened, testenv.DiesAfter} {
+					t.Run(step+" "+string(mode), func(t *testing.T) {
+						t.Parallel()
+						broken(t, world, sc, step, mode)
+					})
+				}
+			}
+		})
+	}
+}
+
+// clean runs a scenario undisturbed and returns its steps.
+func clean(t *testing.T, world *devworld.World, sc scenario) []string {
+	t.Helper()
+	e := testenv.New(t, testenv.Options{World: world})
+	a := e.Image(t.Name())
+	prelude(t, e, sc, a)
+	f := testenv.NewFaults("", "")
+	s := e.Start(f)
+	r, capability := submit(t, s, "k", a)
+	if r = finish(t, s, r.ID, capability); r.State != signing.Completed {
+		t.Fatalf("%+v", r)
+	}
+	s.VerifyLog()
+	return f.Steps()
+}
+
+// prelude runs what a scenario needs to find, and makes the key uses count
+// from zero again.
+func prelude(t *testing.T, e *testenv.Env, sc scenario, a signing.Artifact) {
+	t.Helper()
+	if sc.before == nil {
+		return
+	}
+	s := e.Start(nil)
+	sc.before(t, s, a)
+	s.Stop()
+	e.ResetKeyUses()
+}
+
+func broken(t *testing.T, world *devworld.World, sc scenario, step string, mode testenv.Mode) {
+	e := testenv.New(t, testenv.Options{World: world})
+	a := e.Image(t.Name())
+	prelude(t, e, sc, a)
+	f := testenv.NewFaults(step, mode)
+	s, err := e.TryStart(f)
+	if err != nil {
+		// The fault was in the start: the next start has none.
+		s = e.Start(nil)
+	}
+	r, capability, s := persist(t, e, s, f, a)
+	for s.Faults == f && !r.State.Terminal() {
+		select {
+		case <-f.Died():
+			s.Stop()
+			s = e.Start(nil)
+			r, capability = submit(t, s, "k", a)
+		default:
+			r = poll(t, s, f, r, capability)
+		}
+	}
+	if !r.State.Terminal() {
+		r = finish(t, s, r.ID, capability)
+	}
+	if r.State != signing.Completed {
+		t.Fatalf("ended %s: %+v", r.State, r.Failure)
+	}
+	events, s := verifyLog(t, e, s, f)
+	if !f.Hit() {
+		t.Fatalf("the step did not come to pass; it is not the same run")
+	}
+	check(t, e, sc, r.ID, a, events)
+}
+
+// persist is what a CI job does: it submits under one idempotency key until it
+// is answered.
+func persist(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faults, a signing.Artifact) (api.Request, string, *testenv.Service) {
+	t.Helper()
+	for range 5 {
+		ans := s.Post("/v1/requests", e.GitHub(devworld.NewGitHubJob()), "k", testenv.Body("release", a))
+		if ans.Status == http.StatusCreated || ans.Status == http.StatusOK {
+			var r api.Request
+			ans.JSON(t, &r)
+			return r, ans.Header.Get(api.HeaderCapability), s
+		}
+		select {
+		case <-f.Died():
+			s.Stop()
+			s = e.Start(nil)
+		default:
+		}
+	}
+	t.Fatal("the submission is not answered")
+	return api.Request{}, "", nil
+}
+
+func poll(t *testing.T, s *testenv.Service, f *testenv.Faults, r api.Request, capability string) api.Request {
+	t.Helper()
+	ans := s.Get(fmt.Sprintf("/v1/requests/%s?wait=100ms&version=%d", r.ID, r.Version), capability)
+	switch {
+	case ans.Status == http.StatusOK:
+	case ans.Status >= 500 && !f.Hit(): // what is injected is the service's own fault
+		t.Fatalf("reading answered %d without a fault: %s", ans.Status, ans.Body)
+	case ans.Status >= 500:
+		return r
+	default:
+		t.Fatalf("reading answered %d: %s", ans.Status, ans.Body)
+	}
+	var out api.Request
+	ans.JSON(t, &out)
+	return out
+}
+
+// verifyLog takes the events into the log, which may be the step that fails.
+func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faults) ([]audit.Event, *testenv.Service) {
+	t.Helper()
+	if err := s.Workflow.Sequence(t.Context()); err != nil {
+		select {
+		case <-f.Died():
+			s.Stop()
+			s = e.Start(nil)
+		default:
+		}
+	}
+	return s.VerifyLog(), s
+}
+
+// check holds the outcome against what the design promises, whatever happened.
+func check(t *testing.T, e *testenv.Env, sc scenario, id string, a signing.Artifact, events []audit.Event) {
+	t.Helper()
+	if n := e.Signatures(a); n != 1 {
+		t.Errorf("%d signatures in the registry", n)
+	}
+	count, envelopes := map[string]int{}, map[string]bool{}
+	for _, ev := range events {
+		if ev.Request != id {
+			continue
+		}
+		count[ev.Kind]++
+		if ev.Kind == audit.TaskSigned {
+			envelopes[ev.Attrs["envelope"]] = true
+		}
+	}
+	if uses, attempts := e.KeyUses(), count[audit.KeyAttempt]; uses > attempts || uses < sc.uses {
+		t.Errorf("%d key uses, %d attempts", uses, attempts)
+	}
+	if len(envelopes) > 1 {
+		t.Errorf("%d envelopes: %v", len(envelopes), envelopes)
+	}
+	for kind, want := range map[string]int{
+		audit.RequestSubmitted: 1, audit.RequestDecided: 1, audit.RequestSigning: 1, audit.RequestCompleted: 1,
+		audit.RequestFailed: 0, audit.RequestDenied: 0, audit.TaskFailed: 0, audit.TamperDetected: 0,
+		audit.TaskSigned: sc.uses,
+	} {
+		if count[kind] != want {
+			t.Errorf("%d events %s, want %d", count[kind], kind, want)
+		}
+	}
+	if count[audit.TaskPublished]+count[audit.TaskRecognised] != 1 {
+		t.Errorf("published %d times, recognised %d times", count[audit.TaskPublished], count[audit.TaskRecognised])
+	}
+}

@@ -1,0 +1,144 @@
+package workflow
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+)
+
+// Snapshot is a Request with its Tasks as they stood at one moment.
+type Snapshot struct {
+	Request *signing.Request
+	Tasks   []*signing.Task
+	// Checkpoint is the newest signed checkpoint of the audit log, empty
+	// before the first.
+	Checkpoint string
+}
+
+// Version grows with every change of the Request or one of its Tasks.
+func (s Snapshot) Version() int64 {
+	v := s.Request.Version
+	for _, t := range s.Tasks {
+		v += t.Version
+	}
+	return v
+}
+
+// Read returns the Request to the holder of its capability. Errors: NotFound
+// for an unknown Request and for a wrong capability alike; Expired for a
+// capability used long after the deadline.
+func (w *Workflow) Read(ctx context.Context, requestID, capability string) (Snapshot, error) {
+	var s Snapshot
+	err := w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if err = allowed(tx, requestID, capability); err != nil {
+			return err
+		}
+		s, err = snapshot(tx, requestID)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	// The job may come back for the result of what it asked for; after that
+	// the capability is dead.
+	if w.Now().After(s.Request.Deadline.Add(capabilityGrace)) {
+		return Snapshot{}, &signing.Error{Code: signing.Expired, Message: "this capability has expired", Expected: "use before " + s.Request.Deadline.Add(capabilityGrace).UTC().Format(time.RFC3339), Fix: "ask with a token that may read requests"}
+	}
+	return s, nil
+}
+
+// capabilityGrace is how long after its deadline a Request can still be read
+// by the job that submitted it: the last long poll, and its retries.
+const capabilityGrace = 10 * time.Minute
+
+func snapshot(tx *store.Tx, requestID string) (s Snapshot, err error) {
+	if s.Request, err = tx.Request(requestID); err != nil {
+		return s, err
+	}
+	if s.Tasks, err = tx.Tasks(requestID); err != nil {
+		return s, err
+	}
+	note, _, err := tx.Checkpoint()
+	if err != nil && !errors.Is(err, signing.NotFound) {
+		return s, err
+	}
+	s.Checkpoint = string(note)
+	return s, nil
+}
+
+// Wait returns the Request as soon as its version is not the given one, or it
+// is over, or most has passed.
+func (w *Workflow) Wait(ctx context.Context, requestID, capability string, version int64, most time.Duration) (Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for {
+		changed := w.changed(requestID)
+		// The answer is due even when the time is up.
+		s, err := w.Read(context.WithoutCancel(ctx), requestID, capability)
+		if err != nil || s.Version() != version || s.Request.State.Terminal() {
+			return s, err
+		}
+		select {
+		case <-changed:
+		case <-time.After(w.Poll): // another process may have changed it
+		case <-ctx.Done():
+			return s, nil
+		}
+	}
+}
+
+// Cancel withdraws a Request on behalf of the run that submitted it, proved by
+// a fresh token. Before signing it is canceled at once; while it is being
+// signed no further key is used and the rest fails.
+//
+// Errors: NotFound for a Request of another run; Conflict if it is over.
+func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Identity, origin signing.Origin) (Snapshot, error) {
+	var s Snapshot
+	err := w.Store.Update(ctx, "cancel", func(tx *store.Tx) (err error) {
+		r, err := tx.Request(requestID)
+		if err != nil {
+			return err
+		}
+		if id.Role != signing.RoleCI || scope(r.Identity, r.Origin) != scope(id, origin) {
+			return &signing.Error{Code: signing.NotFound, Message: "this run has no such request", Fix: "cancel from the run and attempt that submitted it"}
+		}
+		ev := audit.Event{Time: tx.Now(), Kind: audit.RequestCanceled, Request: r.ID, Attrs: map[string]string{}}
+		audit.Origin(ev.Attrs, id, origin)
+		switch {
+		case r.State.CanBecome(signing.Canceled):
+			r.Ended = tx.Now()
+			r.Failure = &signing.Error{Code: signing.Denied, Message: "the run canceled this request"}
+			err = tx.Transition(store.Change{Request: r, To: string(signing.Canceled), Events: []audit.Event{ev}})
+		case r.State == signing.Signing && !r.CancelRequested:
+			r.CancelRequested = true
+			ev.Kind = audit.CancelRequested
+			if err = tx.SaveRequest(r); err == nil {
+				err = tx.Append(ev)
+			}
+		case r.State == signing.Signing:
+		default:
+			return &signing.Error{Code: signing.Conflict, Message: "the request is over", Found: string(r.State), Fix: "nothing needs to be canceled"}
+		}
+		if err != nil {
+			return err
+		}
+		// A job that waits for its next try learns of it at once.
+		if !r.State.Terminal() {
+			if err := tx.Enqueue(store.Job{Kind: jobDrive, Ref: r.ID}); err != nil {
+				return err
+			}
+		}
+		s, err = snapshot(tx, requestID)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	w.notify(requestID)
+	w.kick()
+	return s, nil
+}

@@ -1,0 +1,369 @@
+// Package workflow drives a Request from submission to published, verified
+// signatures. It is the only caller of keys.
+//
+// What it guarantees (design, section 5):
+//
+//   - State changes only through store.Tx.Transition, together with its audit
+//     events and the job that continues the work.
+//   - A key is used only by sign, which takes a clearance; a clearance is made
+//     only by recheck and covers each Task once.
+//   - The exact bytes to be signed are durable before the key sees them, each
+//     use of the key is announced by a durable attempt row, and at most one
+//     envelope of an intent is ever stored, so that a crash at any point leads
+//     to the same single signature.
+//   - published is recorded only after the signature was read back and verified.
+//
+// Work is driven from leased job rows, one for each Request, so that it
+// continues after a crash, in another process if need be.
+package workflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+)
+
+const (
+	// DefaultDeadline and MaxDeadline bound how long a Request may wait for the
+	// registry, the forge or people before it expires.
+	DefaultDeadline = time.Hour
+	MaxDeadline     = 7 * 24 * time.Hour
+	// DefaultLease is how long a job stays with a worker that is not heard of:
+	// long enough for a slow registry between two renewals, short enough that a
+	// crash is made good within a minute.
+	DefaultLease = 30 * time.Second
+	// DefaultWorkers is how many Requests are driven at once, TaskConcurrency
+	// how many Tasks of one Request. Both wait for registries most of the time.
+	DefaultWorkers  = 32
+	TaskConcurrency = 16
+	// DefaultPoll is how often due jobs and changes made by other processes are
+	// looked for when nothing inside this process announces them. It is also
+	// the first wait before a step is tried again.
+	DefaultPoll = time.Second
+	// requeueAfter is the age at which an intent that no key was asked to sign
+	// is thrown away and made anew: what it says of the time is stale by then.
+	requeueAfter = 10 * time.Minute
+	// backoffMax bounds the wait before a step is tried again.
+	backoffMax = time.Minute
+	// maxStale bounds how often one Task may find its base moved; with the
+	// lease on the digest it takes a foreign writer in a loop to get there.
+	maxStale = 10
+	// expireBatch is how many expired rows one commit removes.
+	expireBatch = 1000
+	// jobDrive is the kind of the job that drives a Request.
+	jobDrive = "drive"
+)
+
+// Options are the parts that a Workflow is built from. Store, Policies, Keys,
+// Methods, Registry, Now, Rand, Log and LogSigner are required.
+type Options struct {
+	Store    *store.Store
+	Policies *policy.Set
+	Keys     *key.Ring
+	Methods  map[string]method.Method
+	Registry *registry.Client
+
+	// LogSigner signs checkpoints of the audit log. CheckpointFile keeps the
+	// newest one outside the database; no smaller one is ever signed after it.
+	LogSigner       *audit.Signer
+	CheckpointFile  string
+	CheckpointEvery time.Duration
+
+	Now  func() time.Time
+	Rand io.Reader
+	Log  *slog.Logger
+	// Owner names this process in leases. It must differ between processes.
+	Owner   string
+	Version string // of the software, for the log
+	Workers int
+	Lease   time.Duration
+	Poll    time.Duration
+	// Steps, where set, is told how long each step of the cycle took.
+	Steps func(step string, took time.Duration)
+}
+
+// Workflow drives Requests. Make one with New, start it with Run.
+type Workflow struct {
+	Options
+	generation int64         // set by load before any work, then constant
+	slots      chan struct{} // one token for each Request being driven
+	wake       chan struct{} // capacity 1: a job may be due
+	drives     sync.WaitGroup
+
+	mu      sync.Mutex
+	waiters map[string]chan struct{} // guarded by mu; closed and removed when the Request changes
+	digests map[string]*queue        // guarded by mu; who publishes on which digest in this process
+	run     context.Context          // guarded by mu; nil unless Run is running
+	stopped bool                     // guarded by mu: no new drive may start
+}
+
+// New returns a Workflow. It does no I/O.
+func New(o Options) (*Workflow, error) {
+	for what, missing := range map[string]bool{
+		"store": o.Store == nil, "policies": o.Policies == nil, "keys": o.Keys == nil, "registry": o.Registry == nil,
+		"methods": len(o.Methods) == 0, "log signer": o.LogSigner == nil, "clock": o.Now == nil, "randomness": o.Rand == nil,
+		"log": o.Log == nil, "owner": o.Owner == "", "version": o.Version == "",
+	} {
+		if missing {
+			return nil, fmt.Errorf("workflow needs a %s", what)
+		}
+	}
+	if o.Workers == 0 {
+		o.Workers = DefaultWorkers
+	}
+	if o.Lease == 0 {
+		o.Lease = DefaultLease
+	}
+	if o.Poll == 0 {
+		o.Poll = DefaultPoll
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = 2 * time.Second
+	}
+	if o.Steps == nil {
+		o.Steps = func(string, time.Duration) {}
+	}
+	return &Workflow{
+		Options: o,
+		slots:   make(chan struct{}, o.Workers),
+		wake:    make(chan struct{}, 1),
+		waiters: map[string]chan struct{}{},
+		digests: map[string]*queue{},
+	}, nil
+}
+
+// Load records the configuration in the database: a changed one becomes the
+// next generation. From here on a process that holds another generation
+// neither decides nor signs. Run calls it; it is separate so that a server can
+// report a failure before it listens.
+func (w *Workflow) Load(ctx context.Context) error {
+	digest := signing.DigestOf([]byte(string(w.Policies.Digest()) + " " + string(w.Keys.Digest())))
+	err := w.Store.Update(ctx, "load", func(tx *store.Tx) error {
+		n, have, err := tx.Generation()
+		if err != nil {
+			return err
+		}
+		if n > 0 && have == digest {
+			w.generation = n
+			return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ServiceStarted, Attrs: map[string]string{"version": w.Version}})
+		}
+		w.generation = n + 1
+		if err := tx.SetGeneration(n+1, digest); err != nil {
+			return err
+		}
+		return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ConfigLoaded, Attrs: map[string]string{
+			"generation": fmt.Sprint(n + 1), "policies": string(w.Policies.Digest()), "keys": string(w.Keys.Digest()), "config": string(digest),
+		}})
+	})
+	if err != nil {
+		return fmt.Errorf("recording the configuration: %w", err)
+	}
+	return nil
+}
+
+// Run drives Requests until ctx ends, then waits for what is in hand. Load must
+// have succeeded before.
+func (w *Workflow) Run(ctx context.Context) error {
+	if w.generation == 0 {
+		return errors.New("workflow: Run before Load")
+	}
+	w.mu.Lock()
+	w.run, w.stopped = ctx, false
+	w.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, loop := range []func(context.Context){w.dispatch, w.sequence, w.tidy} {
+		wg.Go(func() { loop(ctx) })
+	}
+	wg.Wait()
+	w.mu.Lock()
+	w.stopped = true // no drive is added to the wait group from here on
+	w.mu.Unlock()
+	w.drives.Wait()
+	return nil
+}
+
+// dispatch claims due jobs as workers become free.
+func (w *Workflow) dispatch(ctx context.Context) {
+	timer := time.NewTicker(w.Poll)
+	defer timer.Stop()
+	for {
+		if err := w.claim(ctx); err != nil && ctx.Err() == nil {
+			w.Log.Error("claiming jobs", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+func (w *Workflow) claim(ctx context.Context) error {
+	for ctx.Err() == nil {
+		free := cap(w.slots) - len(w.slots)
+		if free == 0 {
+			return nil // a finishing drive wakes the dispatcher
+		}
+		// A read first: an idle service does not write.
+		var due bool
+		err := w.Store.View(ctx, func(tx *store.Tx) error {
+			at, ok, err := tx.NextDue(jobDrive)
+			due = ok && !at.After(tx.Now())
+			return err
+		})
+		if err != nil || !due {
+			return err
+		}
+		var claims []*store.Claim
+		err = w.Store.Update(ctx, "claim", func(tx *store.Tx) (err error) {
+			claims, err = tx.ClaimDue(jobDrive, w.Owner, free, w.Lease)
+			return err
+		})
+		if err != nil || len(claims) == 0 {
+			return err
+		}
+		for _, c := range claims {
+			select {
+			case w.slots <- struct{}{}:
+				w.start(c)
+			case <-ctx.Done():
+				return nil // the lease runs out and another worker takes over
+			}
+		}
+	}
+	return nil
+}
+
+// start drives the Request of c, whose slot the caller holds, in the background.
+func (w *Workflow) start(c *store.Claim) {
+	w.mu.Lock()
+	ctx := w.run
+	if w.stopped || ctx == nil {
+		w.mu.Unlock()
+		<-w.slots
+		return // the lease runs out and another worker takes over
+	}
+	w.drives.Add(1)
+	w.mu.Unlock()
+	go func() {
+		defer w.drives.Done()
+		defer w.kick()
+		defer func() { <-w.slots }()
+		w.hold(ctx, c)
+	}()
+}
+
+// kick tells the dispatcher that a job may be due.
+func (w *Workflow) kick() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// hold keeps the lease of c alive while drive works, and gives the job back.
+func (w *Workflow) hold(ctx context.Context, c *store.Claim) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	renewed := make(chan struct{})
+	go func() {
+		defer close(renewed)
+		t := time.NewTicker(w.Lease / 3)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+			err := w.Store.Update(ctx, "renew", func(tx *store.Tx) error { return tx.Renew(c, w.Lease) })
+			if errors.Is(err, signing.Conflict) {
+				cancel() // another worker has it: stop at once
+				return
+			}
+		}
+	}()
+	d := &drive{w: w, claim: c, log: w.Log.With("request", c.Ref)}
+	d.run(ctx)
+	cancel()
+	<-renewed
+}
+
+// notify wakes those who wait for a change of the Request.
+func (w *Workflow) notify(requestID string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ch, ok := w.waiters[requestID]; ok {
+		close(ch)
+		delete(w.waiters, requestID)
+	}
+}
+
+// changed returns a channel that is closed at the next change of the Request
+// made by this process.
+func (w *Workflow) changed(requestID string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ch, ok := w.waiters[requestID]
+	if !ok {
+		ch = make(chan struct{})
+		w.waiters[requestID] = ch
+	}
+	return ch
+}
+
+// tidy forgets what is kept for a time only.
+func (w *Workflow) tidy(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := w.forget(ctx); err != nil && ctx.Err() == nil {
+			w.Log.Error("forgetting expired replay keys", "error", err)
+		}
+	}
+}
+
+// forget removes expired replay keys, a batch to a commit.
+func (w *Workflow) forget(ctx context.Context) error {
+	for {
+		n := 0
+		err := w.Store.Update(ctx, "tidy", func(tx *store.Tx) (err error) {
+			n, err = tx.Expire(expireBatch)
+			return err
+		})
+		if err != nil || n < expireBatch {
+			return err
+		}
+	}
+}
+
+// current refuses to go on when another generation of the configuration is in
+// force than the one this process holds.
+func (w *Workflow) current(tx *store.Tx) error {
+	n, _, err := tx.Generation()
+	if err != nil {
+		return err
+	}
+	if n != w.generation {
+		return &signing.Error{Code: signing.Unavailable, Message: "this process holds another generation of the configuration than the database", Expected: fmt.Sprintf("generation %d", n), Found: fmt.Sprintf("generation %d", w.generation), Fix: "restart this process with the newest policies and keys file", RetryAfter: backoffMax}
+	}
+	return nil
+}
