@@ -1,0 +1,240 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+const (
+	// maxFound bounds text of strangers in a reason.
+	maxFound = 300
+	// maxListed bounds how many artifacts one rule explains: of 500 that fail,
+	// the first are enough to see why.
+	maxListed = 20
+	// maxWanted bounds how many patterns a reason lists.
+	maxWanted = 10
+)
+
+// Evaluate holds facts against the policy. The effect is Allow only if every
+// reason of the tree passes, else Deny. It never panics and has no side effect.
+func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
+	children := []signing.Reason{p.request(f), p.repository(f)}
+	if len(f.Images) > 0 {
+		children = append(children, p.signedTags(f.Images))
+	}
+	children = append(children, p.origin(f.Origin))
+	if p.when != nil {
+		children = append(children, p.condition(f))
+	}
+	for _, u := range p.unavailable {
+		word := u.Word
+		if word == "" {
+			word = u.Path
+		}
+		children = append(children, leaf(u.Path, false, "the rule is evaluated", "this version of Sealwright cannot evaluate "+word+" yet", "remove the rule only if the policy is right without it, or use a version that has it"))
+	}
+	root := node(config.Key("policies", p.name), children...)
+	if !root.Pass {
+		return signing.Deny, root
+	}
+	return signing.Allow, root
+}
+
+// request checks that the facts are of a request that this policy is for.
+func (p *Policy) request(f signing.Facts) signing.Reason {
+	return node("request",
+		leaf("request.policy", f.Policy == p.name, p.name, f.Policy, "evaluate the policy that the job asked for"),
+		leaf("request.issuer", f.Identity.Role == signing.RoleCI, "a token of an issuer with the role ci", string(f.Identity.Role), "submit with the token of a CI job"),
+		leaf("request.images", len(f.Images) > 0 && len(f.Images) <= signing.MaxArtifacts, fmt.Sprintf("1 to %d images", signing.MaxArtifacts), count(len(f.Images), "image"), "name the images to be signed by digest"),
+	)
+}
+
+// repository checks that the build is one of a repository of the project, and
+// that each image is one that this repository may sign.
+func (p *Policy) repository(f signing.Facts) signing.Reason {
+	o := f.Origin
+	r := p.set.rows[rowKey{o.Forge, o.SourceRepositoryIdentifier}]
+	if r == nil || r.project != p.project || o.Forge == "" || o.SourceRepositoryIdentifier == "" {
+		why := p.set.unknown(o)
+		if r != nil {
+			why.Wanted, why.Fix = "a repository of project "+p.project.name, "ask for a policy of the repository's own project"
+		}
+		return node("repositories", why)
+	}
+	children := []signing.Reason{
+		leaf(r.path+".id", true, r.ID, o.SourceRepositoryIdentifier, ""),
+		leaf(r.path+".name", fold(o.SourceRepository) == fold(r.Name), r.Name, o.SourceRepository, "the repository was renamed or moved: update the row if that is right"),
+	}
+	if r.OwnerID != "" {
+		children = append(children, leaf(r.path+".owner_id", o.SourceRepositoryOwnerIdentifier == r.OwnerID, r.OwnerID, o.SourceRepositoryOwnerIdentifier, "the repository has another owner than the row: update the row if that is right"))
+	}
+	if len(f.Images) > 0 {
+		children = append(children, p.images(r, f.Images))
+	}
+	return node(r.path, children...)
+}
+
+func (p *Policy) images(r *row, images []signing.Image) signing.Reason {
+	wanted := r.images.String()
+	return each(r.path+".images", images, wanted, func(a signing.Artifact) *signing.Reason {
+		if err := a.Validate(); err != nil {
+			why := leaf("", false, "an image with repository and digest", a.String(), "name the image as REGISTRY/PATH@sha256:...")
+			return &why
+		}
+		if r.images.match(string(a.Repository)) {
+			return nil
+		}
+		why := leaf("", false, wanted, string(a.Repository), p.set.owner(r, string(a.Repository)))
+		return &why
+	})
+}
+
+// owner says who may sign an image that r may not. A repository of another
+// project is not named: only its project is.
+func (s *Set) owner(r *row, image string) string {
+	owners := append([]*row(nil), s.literals[image]...)
+	for _, c := range s.globs {
+		if c.pattern.match(image) {
+			owners = append(owners, c.row)
+		}
+	}
+	for _, other := range owners {
+		if other.project == r.project {
+			return "the image may be signed by builds of " + other.Name + " only: sign it there, or add it to the images of this repository"
+		}
+	}
+	if len(owners) > 0 {
+		return "the image belongs to project " + owners[0].project.name + ": sign it there"
+	}
+	return "add the image to the images of this repository, if it is meant to sign it"
+}
+
+// signedTags checks the tags that are to be signed along.
+func (p *Policy) signedTags(images []signing.Image) signing.Reason {
+	wanted := "no tag: this policy lets none be signed"
+	if len(p.tags) > 0 {
+		wanted = "no tag, or " + p.tags.String()
+	}
+	return each("tags", images, wanted, func(a signing.Artifact) *signing.Reason {
+		if a.Tag == "" || p.tags.match(a.Tag) && signing.ValidateTag(a.Tag) == nil {
+			return nil
+		}
+		why := leaf("", false, wanted, a.Tag, "submit the image without the tag, or add the tag to `tags` of the policy")
+		return &why
+	})
+}
+
+func (p *Policy) condition(f signing.Facts) signing.Reason {
+	ok, err := p.when.holds(f)
+	was := "false"
+	switch {
+	case err != nil:
+		was = "no answer: " + err.Error()
+	case ok:
+		was = "true"
+	}
+	return leaf("when", ok && err == nil, clip(strings.Join(strings.Fields(p.rules.When), " ")), was, "the condition of the policy is not met: see which of its facts differ")
+}
+
+// each holds one rule against every artifact. If all pass it is one leaf, else
+// a node with those that do not.
+func each(rule string, images []signing.Image, wanted string, check func(signing.Artifact) *signing.Reason) signing.Reason {
+	var bad []signing.Reason
+	failed := 0
+	for _, img := range images {
+		why := check(img.Artifact)
+		if why == nil {
+			continue
+		}
+		if failed++; failed <= maxListed {
+			why.Rule = rule
+			bad = append(bad, *why)
+		}
+	}
+	if failed == 0 {
+		return leaf(rule, true, wanted, count(len(images), "image"), "")
+	}
+	if failed > maxListed {
+		bad = append(bad, leaf(rule, false, wanted, fmt.Sprintf("%d more images that fail", failed-maxListed), "correct the first ones and try again"))
+	}
+	if len(bad) == 1 {
+		return bad[0]
+	}
+	return node(rule, bad...)
+}
+
+// node passes if it has children and all of them pass.
+func node(rule string, children ...signing.Reason) signing.Reason {
+	r := signing.Reason{Rule: rule, Pass: len(children) > 0, Children: children}
+	for _, c := range children {
+		r.Pass = r.Pass && c.Pass
+	}
+	return r
+}
+
+// leaf says what one rule wanted and found; the fix is for those that fail.
+func leaf(rule string, pass bool, wanted, was, fix string) signing.Reason {
+	r := signing.Reason{Rule: rule, Pass: pass, Wanted: wanted, Found: found(was)}
+	if !pass {
+		r.Fix = fix
+	}
+	return r
+}
+
+// found is a fact as a reason shows it.
+func found(s string) string {
+	if s == "" {
+		return "nothing: the fact is missing"
+	}
+	return clip(s)
+}
+
+// clip bounds text of strangers and takes control characters out.
+func clip(s string) string {
+	if len(s) > maxFound {
+		s = s[:maxFound] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// oneOf lists alternatives.
+func oneOf(texts []string) string {
+	if len(texts) > maxWanted {
+		return fmt.Sprintf("%s or one of %d more", strings.Join(texts[:maxWanted], ", "), len(texts)-maxWanted)
+	}
+	if len(texts) < 2 {
+		return strings.Join(texts, "")
+	}
+	return strings.Join(texts[:len(texts)-1], ", ") + " or " + texts[len(texts)-1]
+}
+
+// fold makes names of owners and repositories comparable: forges ignore the
+// case of ASCII letters in them, and in nothing else.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// describe names a repository for people.
+func describe(o signing.Origin) string {
+	return clip(fmt.Sprintf("%s of %s with id %s", o.SourceRepository, o.Forge, o.SourceRepositoryIdentifier))
+}

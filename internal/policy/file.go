@@ -1,0 +1,168 @@
+package policy
+
+import "github.com/sealwright/sealwright/internal/config"
+
+// Bounds of what is loaded. They are far above what organisations have and keep
+// a mistaken or hostile file from costing memory or time.
+const (
+	// MaxFiles and MaxTotal bound a set; each file is bounded by config.MaxDocument.
+	MaxFiles = 1000
+	MaxTotal = 16 << 20
+	// MaxRepositories bounds a set: a large organisation has some thousand.
+	MaxRepositories = 10_000
+	// MaxImages bounds the patterns of one repository.
+	MaxImages = 100
+	// MaxPolicies bounds one project.
+	MaxPolicies = 50
+	// MaxPatterns bounds each list of a policy: a person has to read it.
+	MaxPatterns = 100
+	// MaxSteps bounds a sign list: four methods, with two keys each during a
+	// change of keys, and as many again.
+	MaxSteps = 16
+	// MaxWhen bounds a condition in bytes.
+	MaxWhen = 4096
+)
+
+// apiVersion is the one version of the form below.
+const apiVersion = "sealwright.dev/v1"
+
+// The form of a policy file. A field of type config.Raw is a known word that
+// this version cannot evaluate: it makes every evaluation deny.
+type document struct {
+	APIVersion   string           `yaml:"apiVersion"`
+	Project      string           `yaml:"project"`
+	Extends      config.Raw       `yaml:"extends"`
+	Repositories []repository     `yaml:"repositories"`
+	Policies     map[string]rules `yaml:"policies"`
+}
+
+type repository struct {
+	Forge   string     `yaml:"forge" json:"forge"`
+	Name    string     `yaml:"name" json:"name,omitempty"`
+	ID      string     `yaml:"id" json:"id"`
+	OwnerID string     `yaml:"owner_id" json:"owner_id,omitempty"`
+	Group   config.Raw `yaml:"group" json:"group,omitzero"`
+	Images  []string   `yaml:"images" json:"images"`
+}
+
+// rules is one entry below `policies:`. The json names are those of its
+// canonical form.
+type rules struct {
+	Mode      string     `yaml:"mode" json:"-"` // "enforce", or "log" which is unavailable
+	Tags      []string   `yaml:"tags" json:"tags,omitempty"`
+	Origin    *origin    `yaml:"origin" json:"origin"`
+	Sign      []step     `yaml:"sign" json:"sign"`
+	When      string     `yaml:"when" json:"when,omitempty"`
+	Bind      config.Raw `yaml:"bind" json:"-"`
+	Approvals config.Raw `yaml:"approvals" json:"-"`
+	Freeze    config.Raw `yaml:"freeze" json:"-"`
+	Publish   config.Raw `yaml:"publish" json:"-"`
+	Recursive config.Raw `yaml:"recursive" json:"-"`
+}
+
+type origin struct {
+	Refs []string `yaml:"refs" json:"refs"`
+	// RefProtected is demanded unless it is written as false.
+	RefProtected *bool             `yaml:"ref_protected" json:"ref_protected,omitempty"`
+	Reruns       string            `yaml:"reruns" json:"reruns,omitempty"` // "deny" (default), "allow"; "attach" is unavailable
+	Environment  string            `yaml:"environment" json:"environment,omitempty"`
+	GitHub       *github           `yaml:"github" json:"github,omitempty"`
+	GitLab       *gitlab           `yaml:"gitlab" json:"gitlab,omitempty"`
+	Custom       map[string]custom `yaml:"custom" json:"custom,omitempty"` // by kind of the issuer's row
+	Verify       config.Raw        `yaml:"verify" json:"-"`
+	ReachableOf  config.Raw        `yaml:"reachable_from" json:"-"`
+	Human        config.Raw        `yaml:"human" json:"-"`
+}
+
+type github struct {
+	Events            []string   `yaml:"events" json:"events"`
+	Workflow          string     `yaml:"workflow" json:"workflow,omitempty"`
+	Builder           *builder   `yaml:"builder" json:"builder,omitempty"`
+	RunnerEnvironment string     `yaml:"runner_environment" json:"runner_environment,omitempty"`
+	RunnerGroups      config.Raw `yaml:"runner_groups" json:"-"`
+}
+
+// builder names the reusable workflow that defines the signing job.
+type builder struct {
+	// Repository is that of the builder, where it is not the job's own. The
+	// token names it by name only, so that SHA must pin its content.
+	Repository   string     `yaml:"repository" json:"repository,omitempty"`
+	Path         string     `yaml:"path" json:"path"`
+	SHA          []string   `yaml:"sha" json:"sha,omitempty"`
+	RepositoryID config.Raw `yaml:"repository_id" json:"-"` // the token does not have it
+}
+
+type gitlab struct {
+	Events               []string   `yaml:"events" json:"events"`
+	Config               string     `yaml:"config" json:"config,omitempty"` // path of the CI configuration
+	RunnerIDs            []int64    `yaml:"runner_ids" json:"runner_ids,omitempty"`
+	RunnerEnvironment    string     `yaml:"runner_environment" json:"runner_environment,omitempty"`
+	EnvironmentProtected bool       `yaml:"environment_protected" json:"environment_protected,omitempty"`
+	Variables            config.Raw `yaml:"variables" json:"-"`
+}
+
+// custom is what the token of an issuer that the configuration describes can answer.
+type custom struct {
+	Events []string `yaml:"events" json:"events"`
+}
+
+type step struct {
+	Method  string            `yaml:"method" json:"method"`
+	Key     string            `yaml:"key" json:"key"`
+	Options map[string]string `yaml:"options" json:"options,omitempty"`
+	Formats config.Raw        `yaml:"formats" json:"-"`
+	Publish config.Raw        `yaml:"publish" json:"-"`
+}
+
+// unavailable lists the words of a policy that this version knows and cannot
+// evaluate, by path.
+func (p rules) unavailable() []unavailable {
+	var out []unavailable
+	add := func(path string, r config.Raw) {
+		if !r.IsZero() {
+			out = append(out, unavailable{Path: path, Value: r})
+		}
+	}
+	if p.Mode == "log" {
+		out = append(out, unavailable{Path: "mode", Word: "mode: log"})
+	}
+	add("bind", p.Bind)
+	add("approvals", p.Approvals)
+	add("freeze", p.Freeze)
+	add("publish", p.Publish)
+	add("recursive", p.Recursive)
+	if o := p.Origin; o != nil {
+		if o.Reruns == "attach" {
+			out = append(out, unavailable{Path: "origin.reruns", Word: "reruns: attach"})
+		}
+		add("origin.verify", o.Verify)
+		add("origin.reachable_from", o.ReachableOf)
+		add("origin.human", o.Human)
+		if g := o.GitHub; g != nil {
+			add("origin.github.runner_groups", g.RunnerGroups)
+			if g.Builder != nil {
+				add("origin.github.builder.repository_id", g.Builder.RepositoryID)
+			}
+		}
+		if g := o.GitLab; g != nil {
+			add("origin.gitlab.variables", g.Variables)
+		}
+	}
+	for i, s := range p.Sign {
+		path := config.Index("sign", i)
+		if s.Method != methodCosign {
+			out = append(out, unavailable{Path: path + ".method", Word: "method: " + s.Method})
+		}
+		add(path+".formats", s.Formats)
+		add(path+".publish", s.Publish)
+	}
+	return out
+}
+
+// unavailable is a known word that denies. Its value is part of the canonical
+// form, so that a change of it is a change of the policy.
+type unavailable struct {
+	Path  string     `json:"path"`
+	Word  string     `json:"word,omitempty"` // how it is named, the path if empty
+	Value config.Raw `json:"value,omitzero"`
+}

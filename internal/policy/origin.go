@@ -1,0 +1,228 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// The kinds of signing.Origin that have rules of their own.
+const (
+	kindGitHub = "github"
+	kindGitLab = "gitlab"
+)
+
+// origin holds the origin of a build against the policy's rules.
+func (p *Policy) origin(o signing.Origin) signing.Reason {
+	rules := p.rules.Origin
+	children := []signing.Reason{
+		leaf("origin.refs", p.refs.match(o.SourceRepositoryRef), p.refs.String(), o.SourceRepositoryRef, "build from a branch or tag that the policy trusts"),
+	}
+	if rules.RefProtected == nil || *rules.RefProtected {
+		was := "protected"
+		if !o.RefProtected {
+			was = "not protected, or the token does not say"
+		}
+		children = append(children, leaf("origin.ref_protected", o.RefProtected, "a protected branch or tag", was, "protect the branch or tag on the forge; a policy for builds of unprotected ones says `ref_protected: false`"))
+	}
+	children = append(children, p.reruns(o))
+	if rules.Environment != "" {
+		// GitHub ignores the case of environment names, GitLab does not.
+		same := o.DeploymentEnvironment == rules.Environment || o.Kind == kindGitHub && fold(o.DeploymentEnvironment) == fold(rules.Environment)
+		children = append(children, leaf("origin.environment", same, rules.Environment, o.DeploymentEnvironment, "run the job in this deployment environment"))
+	}
+	switch {
+	case o.Kind == kindGitHub && rules.GitHub != nil:
+		children = append(children, p.github(o, *rules.GitHub))
+	case o.Kind == kindGitLab && rules.GitLab != nil:
+		children = append(children, gitlabRules(o, *rules.GitLab))
+	default:
+		c, ok := rules.Custom[o.Kind]
+		if !ok || o.Kind == "" {
+			rule := "origin." + o.Kind
+			switch o.Kind {
+			case kindGitHub, kindGitLab:
+			case "":
+				rule = "origin.kind"
+			default:
+				rule = config.Key("origin.custom", o.Kind)
+			}
+			children = append(children, leaf(rule, false, "a build of "+oneOf(rules.kinds()), o.Kind, "add the rules for this kind of forge to the policy: without its events nothing is trusted"))
+			break
+		}
+		path := config.Key("origin.custom", o.Kind)
+		children = append(children, node(path, trigger(path+".events", o, c.Events)))
+	}
+	return node("origin", children...)
+}
+
+// kinds lists the kinds of forge that the rules are for.
+func (o origin) kinds() []string {
+	var out []string
+	if o.GitHub != nil {
+		out = append(out, kindGitHub)
+	}
+	if o.GitLab != nil {
+		out = append(out, kindGitLab)
+	}
+	for kind := range o.Custom {
+		out = append(out, kind)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// reruns denies repeated attempts of a run by default: anyone who may write can
+// start one a month later, with the claims of the first.
+func (p *Policy) reruns(o signing.Origin) signing.Reason {
+	const rule = "origin.reruns"
+	was := ""
+	if o.RunAttempt != "" {
+		was = "attempt " + o.RunAttempt
+	}
+	switch {
+	case p.rules.Origin.Reruns == rerunsAllow:
+		return leaf(rule, true, "any attempt", was, "")
+	case o.Kind == kindGitLab && was == "":
+		return leaf(rule, true, "the first attempt", "GitLab does not number attempts: a retried job is a new job", "")
+	}
+	return leaf(rule, o.RunAttempt == "1", "the first attempt of a run", was, "start a new run instead of re-running this one, or write `reruns: allow`")
+}
+
+// trigger compares the event that caused the build.
+func trigger(rule string, o signing.Origin, events []string) signing.Reason {
+	fix := "start the build by one of these events"
+	if why := refused(o.BuildTrigger); why != "" {
+		fix = "sign in a build that is started by one of these events; " + o.BuildTrigger + " cannot be trusted: " + why
+	}
+	return leaf(rule, slices.Contains(events, o.BuildTrigger), oneOf(events), o.BuildTrigger, fix)
+}
+
+func runnerLeaf(rule string, o signing.Origin, wanted string) signing.Reason {
+	return leaf(rule, o.RunnerEnvironment == wanted, wanted, o.RunnerEnvironment, "run the job on a runner of this kind")
+}
+
+// github holds the rules that only GitHub answers.
+//
+// The caller's workflow (workflow_ref) and the file that defines the job
+// (job_workflow_ref) are two rules. Without a builder they must be the same
+// file: a reusable workflow, wherever it is from, signs only where the policy
+// names it.
+func (p *Policy) github(o signing.Origin, g github) signing.Reason {
+	const path = "origin.github"
+	children := []signing.Reason{trigger(path+".events", o, g.Events), workflow(path+".workflow", o, g.Workflow)}
+	if g.Builder != nil {
+		children = append(children, builderRule(path+".builder", o, *g.Builder))
+	} else {
+		same := o.BuildSignerURI != "" && o.BuildSignerURI == o.BuildConfigURI
+		children = append(children, leaf(path+".builder", same, "a job that the workflow defines itself: "+found(o.BuildConfigURI), o.BuildSignerURI, "the job is defined by a reusable workflow: name it as `builder` in the policy if it is trusted"))
+	}
+	if g.RunnerEnvironment != "" {
+		children = append(children, runnerLeaf(path+".runner_environment", o, g.RunnerEnvironment))
+	}
+	return node(path, children...)
+}
+
+// workflow compares the caller's workflow file: that of the policy, of the
+// repository and ref of the build. The whole URI is known, so that nothing has
+// to be split: a file named "release.yml.evil", or a branch with "@" in its
+// name, has no way to look like another. Without a path any file will do that
+// is the repository's own.
+func workflow(rule string, o signing.Origin, path string) signing.Reason {
+	const fix = "sign in the workflow that the policy names, on the branch or tag of the build"
+	file, ref := path, o.SourceRepositoryRef
+	if file == "" {
+		file = ".github/workflows/*"
+	}
+	wanted := fmt.Sprintf("https://%s/%s/%s@%s", o.Forge, o.SourceRepository, file, cmp.Or(ref, "REF"))
+	rest, ok := inRepository(o.BuildConfigURI, o.Forge, o.SourceRepository, "/")
+	switch {
+	case !ok || ref == "":
+		ok = false
+	case path != "":
+		ok = rest == path+"@"+ref
+	default:
+		file, own := strings.CutSuffix(rest, "@"+ref)
+		ok = own && reWorkDir.MatchString(file)
+	}
+	return leaf(rule, ok, clip(wanted), o.BuildConfigURI, fix)
+}
+
+// builderRule compares the reusable workflow that defines the job.
+func builderRule(path string, o signing.Origin, b builder) signing.Reason {
+	repo := b.Repository
+	if repo == "" {
+		repo = o.SourceRepository
+	}
+	wanted := fmt.Sprintf("https://%s/%s/%s", o.Forge, repo, b.Path)
+	rest, ok := inRepository(o.BuildSignerURI, o.Forge, repo, "/")
+	ref, isFile := refOf(rest, b.Path)
+	children := []signing.Reason{leaf(path+".path", ok && isFile, clip(wanted), o.BuildSignerURI, "call the reusable workflow that the policy names")}
+	if len(b.SHA) > 0 {
+		return node(path, append(children, leaf(path+".sha", slices.Contains(b.SHA, o.BuildSignerDigest), oneOf(b.SHA), o.BuildSignerDigest, "call the reusable workflow at a commit that the policy trusts"))...)
+	}
+	// Unpinned, and so of the build's own repository: the same ref as the
+	// build's, which the rules above are about.
+	return node(path, append(children, leaf(path+".ref", isFile && ref == o.SourceRepositoryRef && ref != "", o.SourceRepositoryRef, ref, "call the workflow at the ref of the build (`uses: ./...`), or pin commits with `sha`"))...)
+}
+
+func gitlabRules(o signing.Origin, g gitlab) signing.Reason {
+	const path = "origin.gitlab"
+	children := []signing.Reason{trigger(path+".events", o, g.Events)}
+	if g.Config != "" {
+		// GitLab writes PROJECT//PATH@REF.
+		rest, ok := inRepository(o.BuildConfigURI, o.Forge, o.SourceRepository, "//")
+		_, isFile := refOf(rest, g.Config)
+		wanted := fmt.Sprintf("https://%s/%s//%s", o.Forge, o.SourceRepository, g.Config)
+		children = append(children, leaf(path+".config", ok && isFile, clip(wanted), o.BuildConfigURI, "use the CI configuration that the policy names, in the project itself"))
+	}
+	if len(g.RunnerIDs) > 0 {
+		ids := make([]string, len(g.RunnerIDs))
+		for i, id := range g.RunnerIDs {
+			ids[i] = strconv.FormatInt(id, 10)
+		}
+		children = append(children, leaf(path+".runner_ids", slices.Contains(ids, o.RunnerID), oneOf(ids), o.RunnerID, "run the job on one of these runners"))
+	}
+	if g.RunnerEnvironment != "" {
+		children = append(children, runnerLeaf(path+".runner_environment", o, g.RunnerEnvironment))
+	}
+	if g.EnvironmentProtected {
+		was := "protected"
+		if !o.EnvironmentProtected {
+			was = "not protected, or the token does not say"
+		}
+		children = append(children, leaf(path+".environment_protected", o.EnvironmentProtected, "a protected deployment environment", was, "protect the environment in GitLab and name it in the job"))
+	}
+	return node(path, children...)
+}
+
+// inRepository returns what follows https://FORGE/REPOSITORY and the separator.
+// The name of the repository is compared as forges do, everything else exactly.
+func inRepository(uri, forge, repo, separator string) (string, bool) {
+	rest, ok := strings.CutPrefix(uri, "https://"+forge+"/")
+	if !ok || forge == "" || repo == "" || len(rest) < len(repo) || fold(rest[:len(repo)]) != fold(repo) {
+		return "", false
+	}
+	return strings.CutPrefix(rest[len(repo):], separator)
+}
+
+var reRef = regexp.MustCompile(`^(?:refs/(?:heads|tags)/.+|[0-9a-f]{40}|[0-9a-f]{64})$`)
+
+// refOf returns the ref of FILE@REF. A file whose name goes on after an "@" is
+// another one: what follows path must be a whole ref, and not have a second
+// file in it.
+func refOf(file, path string) (string, bool) {
+	ref, ok := strings.CutPrefix(file, path+"@")
+	if !ok || !reRef.MatchString(ref) || strings.Contains(ref, ".yml@") || strings.Contains(ref, ".yaml@") {
+		return "", false
+	}
+	return ref, true
+}
+
+func pathParts(path string) []string { return strings.Split(path, "/") }

@@ -1,0 +1,287 @@
+// Package policy decides, from Facts alone, whether a build may have its images
+// signed, and says why as a tree of reasons. It is pure: no clock, no network,
+// no files.
+//
+// Its rules are written so that mistakes refuse. A fact that is missing denies.
+// An unknown word stops the load; a known word that this version cannot
+// evaluate denies every request, and says so. Repositories are compared by the
+// forge's id and, because a row names both, by name. Patterns match the whole
+// text. What a build event cannot be trusted to tell apart from a push cannot
+// be listed.
+//
+// Rule names in reasons are the paths of the policy file, relative to the
+// policy: "origin.refs", and "repositories[3].images" for the project's rows.
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// Set is every project that the service knows. It does not change after Load
+// and may be used by several goroutines.
+type Set struct {
+	projects map[string]*project
+	rows     map[rowKey]*row
+	names    map[rowKey]*row // by forge and folded name
+	literals map[string][]*row
+	globs    []claim
+	digest   signing.Digest
+}
+
+// rowKey is a forge and, on it, a repository id or name.
+type rowKey struct{ forge, key string }
+
+type project struct {
+	name        string
+	doc         *config.Document
+	rows        []*row
+	policies    map[string]*Policy
+	unavailable []unavailable
+}
+
+// row is a repository with the images it may sign.
+type row struct {
+	repository
+	path    string // "repositories[3]"
+	project *project
+	images  patterns
+}
+
+// claim is one image pattern of a row.
+type claim struct {
+	pattern pattern
+	row     *row
+	index   int
+}
+
+func (c claim) path() string { return config.Index(c.row.path+".images", c.index) }
+
+// Policy is one signing policy of a project, compiled.
+type Policy struct {
+	set         *Set
+	project     *project
+	name        string
+	rules       rules
+	refs        patterns
+	tags        patterns
+	when        *condition
+	unavailable []unavailable
+	digest      signing.Digest
+}
+
+// Load reads policy files, path -> YAML. The error is config.Problems with
+// every problem of all files: unknown words, broken patterns and conditions,
+// rules that would never or always hold, a repository in two rows, an image
+// that two projects claim.
+func Load(files map[string][]byte) (*Set, error) {
+	l := loader{set: &Set{projects: map[string]*project{}, rows: map[rowKey]*row{}, names: map[rowKey]*row{}, literals: map[string][]*row{}}}
+	total := 0
+	for _, data := range files {
+		total += len(data)
+	}
+	switch {
+	case len(files) == 0:
+		return nil, config.Problems{{Message: "there is no policy file: without one nothing can be signed"}}
+	case len(files) > MaxFiles:
+		return nil, config.Problems{{Message: fmt.Sprintf("%d policy files; at most %d are read", len(files), MaxFiles)}}
+	case total > MaxTotal:
+		return nil, config.Problems{{Message: fmt.Sprintf("the policy files have %d bytes; at most %d are read", total, MaxTotal)}}
+	}
+	env, err := newConditions()
+	if err != nil {
+		return nil, fmt.Errorf("preparing conditions: %w", err)
+	}
+	l.conditions = env
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		l.file(name, files[name])
+	}
+	l.overlaps()
+	if err := l.problems.Err(); err != nil {
+		return nil, err
+	}
+	if err := l.set.seal(); err != nil {
+		return nil, err
+	}
+	return l.set, nil
+}
+
+// seal computes the digests, once everything is known to be good.
+func (s *Set) seal() error {
+	type entry struct {
+		Project, Policy string
+		Digest          signing.Digest
+	}
+	var all []entry
+	for _, name := range slices.Sorted(maps.Keys(s.projects)) {
+		pr := s.projects[name]
+		for _, pname := range slices.Sorted(maps.Keys(pr.policies)) {
+			p := pr.policies[pname]
+			var err error
+			if p.digest, err = p.canonical(); err != nil {
+				return err
+			}
+			all = append(all, entry{name, pname, p.digest})
+		}
+	}
+	raw, err := json.Marshal(all)
+	if err != nil {
+		return fmt.Errorf("encoding policies: %w", err)
+	}
+	s.digest = signing.DigestOf(raw)
+	return nil
+}
+
+// canonical returns the digest of the policy's canonical form: the project's
+// repositories and this policy's rules as JSON, lists without order sorted.
+func (p *Policy) canonical() (signing.Digest, error) {
+	form := struct {
+		Format       string        `json:"format"`
+		Project      string        `json:"project"`
+		Policy       string        `json:"policy"`
+		Repositories []repository  `json:"repositories"`
+		Rules        rules         `json:"rules"`
+		Unavailable  []unavailable `json:"unavailable,omitempty"`
+	}{apiVersion, p.project.name, p.name, nil, p.rules.sorted(), p.unavailable}
+	for _, r := range p.project.rows {
+		c := r.repository
+		c.Images = sortedSet(c.Images)
+		form.Repositories = append(form.Repositories, c)
+	}
+	slices.SortFunc(form.Repositories, func(a, b repository) int {
+		return strings.Compare(a.Forge+"\x00"+a.ID, b.Forge+"\x00"+b.ID)
+	})
+	raw, err := json.Marshal(form)
+	if err != nil {
+		return "", fmt.Errorf("encoding policy %s/%s: %w", p.project.name, p.name, err)
+	}
+	return signing.DigestOf(raw), nil
+}
+
+// sorted returns a copy of r whose unordered lists are sorted sets. The order of
+// sign is kept: it is that of the Tasks.
+func (r rules) sorted() rules {
+	r.Tags = sortedSet(r.Tags)
+	o := *r.Origin
+	o.Refs = sortedSet(o.Refs)
+	protected := o.RefProtected == nil || *o.RefProtected
+	o.RefProtected = &protected
+	if o.Reruns == "" {
+		o.Reruns = rerunsDeny
+	}
+	if o.GitHub != nil {
+		g := *o.GitHub
+		g.Events = sortedSet(g.Events)
+		if g.Builder != nil {
+			b := *g.Builder
+			b.SHA = sortedSet(b.SHA)
+			g.Builder = &b
+		}
+		o.GitHub = &g
+	}
+	if o.GitLab != nil {
+		g := *o.GitLab
+		g.Events = sortedSet(g.Events)
+		g.RunnerIDs = slices.Compact(slices.Sorted(slices.Values(g.RunnerIDs)))
+		o.GitLab = &g
+	}
+	o.Custom = maps.Clone(o.Custom)
+	for kind, c := range o.Custom {
+		o.Custom[kind] = custom{Events: sortedSet(c.Events)}
+	}
+	r.Origin = &o
+	return r
+}
+
+func sortedSet(l []string) []string { return slices.Compact(slices.Sorted(slices.Values(l))) }
+
+// Digest identifies everything that was loaded, independent of formatting and
+// of how it is spread over files.
+func (s *Set) Digest() signing.Digest { return s.digest }
+
+// Policies returns every policy, sorted by project and name.
+func (s *Set) Policies() []*Policy {
+	var out []*Policy
+	for _, name := range slices.Sorted(maps.Keys(s.projects)) {
+		pr := s.projects[name]
+		for _, pname := range slices.Sorted(maps.Keys(pr.policies)) {
+			out = append(out, pr.policies[pname])
+		}
+	}
+	return out
+}
+
+// Policy returns a policy by its names.
+func (s *Set) Policy(project, policy string) (*Policy, bool) {
+	pr, ok := s.projects[project]
+	if !ok {
+		return nil, false
+	}
+	p, ok := pr.policies[policy]
+	return p, ok
+}
+
+// Find returns the policy of that name in the project of o's repository, which
+// is looked up by forge and repository id. The error is Denied if there is none.
+// That a policy is found allows nothing: Evaluate decides.
+func (s *Set) Find(o signing.Origin, policy string) (*Policy, error) {
+	r, ok := s.rows[rowKey{o.Forge, o.SourceRepositoryIdentifier}]
+	if !ok {
+		why := s.unknown(o)
+		return nil, &signing.Error{Code: signing.Denied, Message: "no project has the repository of this build", Expected: why.Wanted, Found: why.Found, Fix: why.Fix}
+	}
+	p, ok := r.project.policies[policy]
+	if !ok {
+		return nil, &signing.Error{Code: signing.Denied, Message: "project " + r.project.name + " has no such signing policy", Expected: oneOf(slices.Sorted(maps.Keys(r.project.policies))), Found: found(policy), Fix: "name a policy of the project in the job, or add it to the project's policy file"}
+	}
+	return p, nil
+}
+
+// unknown says what is known about a repository that has no row.
+func (s *Set) unknown(o signing.Origin) signing.Reason {
+	why := signing.Reason{Rule: "repositories", Wanted: "a repository of a project", Found: describe(o), Fix: "add the repository with this id to a project's `repositories`, if it is meant to sign"}
+	if o.Forge == "" || o.SourceRepositoryIdentifier == "" {
+		why.Found = "the token does not say which repository"
+		why.Fix = "check the claims of this issuer's row: forge and repository id are required"
+		return why
+	}
+	if r, ok := s.names[rowKey{o.Forge, fold(o.SourceRepository)}]; ok {
+		why.Wanted = fmt.Sprintf("%s with id %s", r.Name, r.ID)
+		why.Found = fmt.Sprintf("the same name with another id, %s", found(o.SourceRepositoryIdentifier))
+		why.Fix = "the name was taken over by another repository, or the repository was made anew: only if it is the right one, update its id in the policy file"
+		return why
+	}
+	return why
+}
+
+// Project returns the name of the project.
+func (p *Policy) Project() string { return p.project.name }
+
+// Name returns the name of the policy within its project.
+func (p *Policy) Name() string { return p.name }
+
+// Digest identifies the project's repositories and the rules of this policy,
+// independent of formatting and of other policies.
+func (p *Policy) Digest() signing.Digest { return p.digest }
+
+// Steps returns what is to be signed with which key, in order, without key
+// versions. The caller owns the result.
+func (p *Policy) Steps() []signing.Step {
+	out := make([]signing.Step, len(p.rules.Sign))
+	for i, s := range p.rules.Sign {
+		out[i] = signing.Step{Method: s.Method, Key: s.Key, Options: maps.Clone(s.Options)}
+	}
+	return out
+}
+
+// Problem returns a problem with a rule of this policy, "sign[0].key", with its
+// file and line, for those who know more than this package: whether the key exists.
+func (p *Policy) Problem(rule, format string, args ...any) config.Problem {
+	return p.project.doc.Problem(config.Key("policies", p.name)+"."+rule, format, args...)
+}
