@@ -1,0 +1,288 @@
+package view
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+const (
+	// maxRows bounds a table and maxImages a command: a summary that is longer
+	// is not read, and GitHub refuses one of more than 1 MiB.
+	maxRows   = 200
+	maxImages = 20
+	// maxCheckpoint bounds a checkpoint; one with a dozen witnesses has 2 KiB.
+	maxCheckpoint = 8 << 10
+)
+
+// Markdown returns the tree of reasons: a table of the rules that failed, and
+// all rules to be unfolded.
+func Markdown(d signing.Reason) string {
+	var b strings.Builder
+	if len(d.Children) == 0 {
+		single(&b, d)
+		return b.String()
+	}
+	failed := d.Failures()
+	if d.Pass {
+		fmt.Fprintf(&b, "✅ %s: %s met.\n", code(d.Rule), plural(count(d), "rule is", "rules are"))
+	} else {
+		fmt.Fprintf(&b, "❌ %s: %s of %d not met.\n\n", code(d.Rule), plural(len(failed), "rule", "rules"), count(d))
+		b.WriteString("| Rule | Wanted | Found | How to fix |\n|---|---|---|---|\n")
+		for _, r := range failed[:min(len(failed), maxRows)] {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", cell(r.Rule), cell(r.Wanted), cell(r.Found), escape(r.Fix))
+		}
+		if len(failed) > maxRows {
+			fmt.Fprintf(&b, "\nand %d more.\n", len(failed)-maxRows)
+		}
+	}
+	b.WriteString("\n<details><summary>All rules</summary>\n\n")
+	left := maxReasons
+	list(&b, d, 0, &left)
+	b.WriteString("\n</details>\n")
+	return b.String()
+}
+
+// single is a refusal that is one rule.
+func single(b *strings.Builder, r signing.Reason) {
+	mark := "❌"
+	if r.Pass {
+		mark = "✅"
+	}
+	fmt.Fprintf(b, "%s **%s**\n", mark, escape(r.Rule))
+	if r.Wanted != "" || r.Found != "" || r.Fix != "" {
+		b.WriteString("\n")
+	}
+	for _, l := range []struct{ name, text string }{{"Wanted", code(r.Wanted)}, {"Found", code(r.Found)}, {"How to fix", escape(r.Fix)}} {
+		if l.text != "" {
+			fmt.Fprintf(b, "- %s: %s\n", l.name, l.text)
+		}
+	}
+}
+
+func list(b *strings.Builder, r signing.Reason, depth int, left *int) {
+	if *left--; *left < 0 || depth > maxDepth {
+		return
+	}
+	mark := "❌"
+	if r.Pass {
+		mark = "✅"
+	}
+	fmt.Fprintf(b, "%s- %s %s", strings.Repeat("  ", depth), mark, code(r.Rule))
+	if len(r.Children) == 0 && r.Found != "" {
+		b.WriteString(": " + code(r.Found))
+	}
+	b.WriteString("\n")
+	for _, c := range r.Children {
+		list(b, c, depth+1, left)
+	}
+}
+
+// RequestMarkdown returns the summary of a Request for the job that made it:
+// what was signed and where, commands that verify it, why not if it was not,
+// and the newest checkpoint of the audit log, "" if there is none yet.
+func RequestMarkdown(r signing.Request, tasks []signing.Task, checkpoint string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "### Sealwright: %s\n\n", heading(r.State))
+	fmt.Fprintf(&b, "Request %s, policy %s", code(r.ID), code(strings.TrimPrefix(r.Project+"/"+r.Policy, "/")))
+	if o := r.Origin; o.SourceRepository != "" {
+		fmt.Fprintf(&b, ", built from %s", code(o.SourceRepository))
+		if o.SourceRepositoryRef != "" {
+			fmt.Fprintf(&b, " at %s", code(o.SourceRepositoryRef))
+		}
+		if o.SourceRepositoryDigest != "" {
+			fmt.Fprintf(&b, " (%s)", code(o.SourceRepositoryDigest))
+		}
+	}
+	b.WriteString(".\n")
+	if f := r.Failure; f != nil {
+		b.WriteString("\n")
+		single(&b, signing.Reason{Rule: f.Message, Wanted: f.Expected, Found: f.Found, Fix: f.Fix})
+	}
+	images(&b, r, tasks)
+	verify(&b, tasks)
+	if r.Decision != nil && r.Decision.Reasons.Rule != "" {
+		b.WriteString("\n#### Decision\n\n" + Markdown(r.Decision.Reasons))
+	}
+	if checkpoint != "" {
+		b.WriteString("\n<details><summary>Newest checkpoint of the audit log: keep it, and a rewritten log contradicts it</summary>\n\n")
+		b.WriteString(fence(checkpoint, ""))
+		b.WriteString("\n</details>\n")
+	}
+	return b.String()
+}
+
+func heading(s signing.RequestState) string {
+	switch s {
+	case signing.Completed:
+		return "signed"
+	case signing.RequestDenied:
+		return "denied"
+	case signing.Failed, signing.Canceled, signing.RequestExpired:
+		return string(s)
+	case signing.Pending, signing.AwaitingApproval, signing.Ready, signing.Signing:
+		return "waiting (" + strings.ReplaceAll(string(s), "_", " ") + ")"
+	default:
+		return "unknown state"
+	}
+}
+
+// images lists the Tasks, or the artifacts while there are no Tasks.
+func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
+	switch {
+	case len(tasks) > 0:
+		b.WriteString("\n| Image | Method | Key | Result | Signature |\n|---|---|---|---|---|\n")
+		for _, t := range tasks[:min(len(tasks), maxRows)] {
+			var where []string
+			for _, l := range t.Locations {
+				where = append(where, cell(l.URI))
+			}
+			fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", cell(t.Artifact.String()), cell(t.Step.Method), cell(t.Step.Key), result(t), strings.Join(where, "<br>"))
+		}
+		if len(tasks) > maxRows {
+			fmt.Fprintf(b, "\nand %d more.\n", len(tasks)-maxRows)
+		}
+	case len(r.Artifacts) > 0:
+		b.WriteString("\nImages:\n\n")
+		for _, a := range r.Artifacts[:min(len(r.Artifacts), maxRows)] {
+			fmt.Fprintf(b, "- %s\n", code(a.String()))
+		}
+		if len(r.Artifacts) > maxRows {
+			fmt.Fprintf(b, "- and %d more\n", len(r.Artifacts)-maxRows)
+		}
+	}
+}
+
+func result(t signing.Task) string {
+	switch {
+	case t.State == signing.Published && t.Recognised:
+		return "already signed"
+	case t.State == signing.Published:
+		return "signed"
+	case t.State == signing.TaskFailed && t.Failure != nil:
+		return "failed: " + escape(t.Failure.Message)
+	default:
+		return escape(string(t.State))
+	}
+}
+
+var reKeyID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// verify prints one command for each key that can be pasted. What is not
+// well-formed is left out: it would reach a shell.
+func verify(b *strings.Builder, tasks []signing.Task) {
+	byKey := map[string][]string{}
+	var keys []string
+	for _, t := range tasks {
+		if t.State != signing.Published || t.Step.Method != "cosign" || !reKeyID.MatchString(t.Step.Key) || t.Artifact.Validate() != nil {
+			continue
+		}
+		image := string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)
+		if !slices.Contains(keys, t.Step.Key) {
+			keys = append(keys, t.Step.Key)
+		}
+		if !slices.Contains(byKey[t.Step.Key], image) {
+			byKey[t.Step.Key] = append(byKey[t.Step.Key], image)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	b.WriteString("\n#### Verify\n\nWith the service's public keys, each saved from `/v1/trust/keys/KEY` as `KEY.pub`; no account and no transparency log:\n\n")
+	var lines []string
+	for _, k := range keys {
+		images := byKey[k]
+		command := fmt.Sprintf("cosign verify --key %s.pub --insecure-ignore-tlog=true", k)
+		for _, image := range images[:min(len(images), maxImages)] {
+			command += " \\\n  " + image
+		}
+		lines = append(lines, command)
+		if len(images) > maxImages {
+			lines = append(lines, fmt.Sprintf("# and %d more images", len(images)-maxImages))
+		}
+	}
+	b.WriteString(fence(strings.Join(lines, "\n"), "sh"))
+}
+
+// code returns text as a code span: nothing in it is markup, a mention or a
+// link. It is "" for no text.
+func code(s string) string {
+	s = clean(s)
+	if s == "" {
+		return ""
+	}
+	ticks := strings.Repeat("`", longest(s)+1)
+	if strings.HasPrefix(s, "`") || strings.HasSuffix(s, "`") {
+		s = " " + s + " "
+	}
+	return ticks + s + ticks
+}
+
+// cell is code within a table, where a pipe ends the cell even in code, and a
+// backslash before an escaped one would undo the escape.
+func cell(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(code(s), `\|`, `\¦`), "|", `\|`)
+}
+
+// escape returns text in which nothing is markup. Mentions and links are made
+// from the rendered text, so that a backslash does not stop them: a zero-width
+// space does.
+func escape(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ReplaceAll(clean(s), "://", ":\u200b//") {
+		switch {
+		case r == '&':
+			b.WriteString("&amp;")
+		case r == '<':
+			b.WriteString("&lt;")
+		case r == '>':
+			b.WriteString("&gt;")
+		case r == '@' || r == '#':
+			b.WriteString(`\` + string(r) + "\u200b")
+		case strings.ContainsRune("\\`*_{}[]()!|~^$+-=", r):
+			b.WriteString(`\` + string(r))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return strings.ReplaceAll(b.String(), "www.", "www\u200b.")
+}
+
+// fence returns text as a code block, lines kept.
+func fence(s, language string) string {
+	if len(s) > maxCheckpoint {
+		s = s[:maxCheckpoint] + "\n..."
+	}
+	s = strings.Map(func(r rune) rune {
+		if r != '\n' && unprintable(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	ticks := strings.Repeat("`", max(3, longest(s)+1))
+	return ticks + language + "\n" + strings.TrimRight(s, "\n") + "\n" + ticks + "\n"
+}
+
+// longest returns the length of the longest run of backticks.
+func longest(s string) int {
+	most, run := 0, 0
+	for _, r := range s {
+		if r != '`' {
+			run = 0
+			continue
+		}
+		run++
+		most = max(most, run)
+	}
+	return most
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
