@@ -1,0 +1,77 @@
+package api
+
+import "github.com/sealwright/sealwright/internal/signing"
+
+// FromRequest returns r and its tasks as their own job may see them.
+func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Request {
+	out := Request{
+		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy,
+		Artifacts: make([]Artifact, 0, len(r.Artifacts)), Tasks: make([]Task, 0, len(tasks)),
+		Origin: fromOrigin(r.Origin), CancelRequested: r.CancelRequested, Failure: fromError(r.Failure),
+		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint,
+	}
+	for _, a := range r.Artifacts {
+		out.Artifacts = append(out.Artifacts, Artifact{Repository: string(a.Repository), Digest: string(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})
+	}
+	if d := r.Decision; d != nil {
+		out.Decision = &Decision{Effect: d.Effect, Reasons: d.Reasons, BasisDigest: string(d.BasisDigest), At: d.At}
+	}
+	for _, t := range tasks {
+		out.Tasks = append(out.Tasks, Task{
+			ID: t.ID, Artifact: refOf(t.Artifact), Method: t.Step.Method, Key: t.Step.Key,
+			State: t.State, Recognised: t.Recognised, Locations: t.Locations, Failure: fromError(t.Failure),
+		})
+	}
+	return out
+}
+
+// Domain returns the request and its tasks as domain values, for those who
+// render them. Fields that the wire does not carry are zero.
+func (r Request) Domain() (signing.Request, []signing.Task) {
+	out := signing.Request{
+		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy,
+		Origin: r.Origin.domain(), CancelRequested: r.CancelRequested, Failure: r.Failure.Err(),
+		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended,
+	}
+	for _, a := range r.Artifacts {
+		out.Artifacts = append(out.Artifacts, signing.Artifact{Repository: signing.Repository(a.Repository), Digest: signing.Digest(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})
+	}
+	if d := r.Decision; d != nil {
+		out.Decision = &signing.Decision{Effect: d.Effect, Reasons: d.Reasons, BasisDigest: signing.Digest(d.BasisDigest), At: d.At}
+	}
+	var tasks []signing.Task
+	for _, t := range r.Tasks {
+		tasks = append(tasks, signing.Task{
+			ID: t.ID, RequestID: r.ID, State: t.State, Artifact: t.Artifact.Artifact(),
+			Step:       signing.Step{Method: t.Method, Key: t.Key},
+			Recognised: t.Recognised, Locations: t.Locations, Failure: t.Failure.Err(),
+		})
+	}
+	return out, tasks
+}
+
+func fromOrigin(o signing.Origin) Origin {
+	return Origin{
+		Forge: o.Forge, Kind: o.Kind, Repository: o.SourceRepository, RepositoryID: o.SourceRepositoryIdentifier,
+		Ref: o.SourceRepositoryRef, RefProtected: o.RefProtected, Commit: o.SourceRepositoryDigest,
+		Trigger: o.BuildTrigger, BuildConfig: o.BuildConfigURI, BuildSigner: o.BuildSignerURI,
+		Run: o.RunInvocationURI, RunAttempt: o.RunAttempt, Environment: o.DeploymentEnvironment, Actor: o.Actor,
+	}
+}
+
+func (o Origin) domain() signing.Origin {
+	return signing.Origin{
+		Forge: o.Forge, Kind: o.Kind, SourceRepository: o.Repository, SourceRepositoryIdentifier: o.RepositoryID,
+		SourceRepositoryRef: o.Ref, RefProtected: o.RefProtected, SourceRepositoryDigest: o.Commit,
+		BuildTrigger: o.Trigger, BuildConfigURI: o.BuildConfig, BuildSignerURI: o.BuildSigner,
+		RunInvocationURI: o.Run, RunAttempt: o.RunAttempt, DeploymentEnvironment: o.Environment, Actor: o.Actor,
+	}
+}
+
+// fromError drops the cause, which is for the service's own log.
+func fromError(e *signing.Error) *Failure {
+	if e == nil {
+		return nil
+	}
+	return &Failure{Code: e.Code, Message: e.Message, Expected: e.Expected, Found: e.Found, Fix: e.Fix}
+}
