@@ -2,6 +2,9 @@ package signing
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -137,6 +140,21 @@ func (k KeyInfo) Version() (string, error) {
 	}
 	h := sha256.Sum256(der)
 	return hex.EncodeToString(h[:]), nil
+}
+
+// Algorithm names the type and size of the key: "ecdsa-p256", "rsa-3072",
+// "ed25519"; "unknown" for any other.
+func (k KeyInfo) Algorithm() string {
+	switch pub := k.Public.(type) {
+	case *ecdsa.PublicKey:
+		return fmt.Sprintf("ecdsa-p%d", pub.Curve.Params().BitSize)
+	case *rsa.PublicKey:
+		return fmt.Sprintf("rsa-%d", pub.N.BitLen())
+	case ed25519.PublicKey:
+		return "ed25519"
+	default:
+		return "unknown"
+	}
 }
 
 // Blob is content with its media type and the annotations of its descriptor.
