@@ -1,0 +1,103 @@
+// Package method is the seam between the signing cycle and the technologies
+// that sign: what a method must be able to do, in steps that a crash between
+// any two cannot bring apart.
+//
+// A method holds no key and calls none: Prepare says what is to be signed, the
+// workflow asks the key, Assemble makes the envelope from the answer. A method
+// keeps no state between calls; everything a step needs comes from its
+// arguments, because the process that made the intent may not be the one that
+// publishes the envelope. The contract is tested for every method by package
+// methodtest.
+package method
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// Target is what is signed, with what and for whom. All of it comes from the
+// Request and the configuration, none of it from an intent or an envelope.
+type Target struct {
+	Artifact signing.Artifact
+	Key      signing.KeyInfo
+	Options  map[string]string // of the policy's step
+	Origin   signing.Origin
+}
+
+// Prepared is the outcome of Prepare. Exactly one of its fields is set.
+type Prepared struct {
+	// Intent is the exact bytes to be signed.
+	Intent *signing.Intent
+	// Recognised is where an equal signature by this key is already, verified.
+	Recognised []signing.Location
+}
+
+// TrustItem is something that a verifier needs to have: a public key, a
+// certificate, a trust policy.
+type TrustItem struct {
+	Name      string // a file name, "cosign.pub"
+	MediaType string
+	Bytes     []byte
+}
+
+// Info is what a method tells verifiers about a key. Snippets are ready-made
+// pieces of configuration or commands by the name of the tool, in which IMAGE
+// and the names of trust items stand for themselves.
+type Info struct {
+	Trust    []TrustItem
+	Snippets map[string]string
+}
+
+var (
+	// ErrStaleBase says that what the signature is added to has moved: another
+	// writer replaced the tag, index or folder. The same envelope is published
+	// again; no key is used.
+	ErrStaleBase = errors.New("what the signature was added to has moved")
+	// ErrStaleBytes says that the signed bytes themselves can no longer be
+	// published, because they name a version that another has taken. The Task
+	// starts anew.
+	ErrStaleBytes = errors.New("the signed bytes are out of date")
+)
+
+// Method is one signing technology. Its methods may be called concurrently.
+//
+// Every error that the client may see is a *signing.Error. What cannot be
+// reached is signing.Unavailable, what throttles signing.RateLimited; neither
+// is ever taken for "there is no signature".
+type Method interface {
+	// Info returns what verifiers need to know of a key. It refuses, with
+	// signing.Invalid, a key or an option that the method cannot use; whoever
+	// loads a configuration calls it for each step. It does no I/O.
+	Info(k signing.KeyInfo, options map[string]string) (Info, error)
+
+	// Prepare reads what is published and returns the exact bytes to be signed,
+	// or says that an equal signature by the key is there and verifies. It
+	// changes nothing anywhere, and its Intent, with Created set to now, needs
+	// nothing else to be assembled later.
+	Prepare(ctx context.Context, t Target, now time.Time) (Prepared, error)
+
+	// Inspect parses the bytes of an intent back, strictly, and returns what
+	// they say. It trusts nothing: the intent may come from an altered database.
+	// Bytes that the method itself would not have made are refused with
+	// signing.Denied.
+	Inspect(in signing.Intent) (signing.Statement, error)
+
+	// Assemble makes the envelope of an intent from the raw signature of the
+	// key. It verifies raw with the public key of t and refuses bytes that say
+	// something else than t. The same arguments give the same envelope.
+	Assemble(t Target, in signing.Intent, raw []byte) (signing.Envelope, error)
+
+	// Publish puts the envelope where verifiers look, beside what is there. For
+	// an equal envelope that is there already it changes nothing. It returns
+	// ErrStaleBase or ErrStaleBytes where these apply. The caller holds the lease
+	// on the digest.
+	Publish(ctx context.Context, t Target, e signing.Envelope) ([]signing.Location, error)
+
+	// Verify reads what is published the way verifiers do, and reports nil only
+	// if exactly this envelope is there and the technology's own verification
+	// accepts it. An envelope that is not there is ErrStaleBase.
+	Verify(ctx context.Context, t Target, e signing.Envelope) ([]signing.Location, error)
+}

@@ -1,0 +1,465 @@
+package methodtest
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// Suite is what the contract needs to know of a method.
+type Suite struct {
+	New func(*registry.Client) method.Method
+	// Keys are a key of each type that the method signs with, by name; there are
+	// at least two.
+	Keys map[string]crypto.Signer
+	// Refused are public keys that the method cannot use, by name.
+	Refused map[string]crypto.PublicKey
+	Options map[string]string
+	Origin  signing.Origin
+	// Tags says that the method signs tags along with digests.
+	Tags bool
+	// Count returns how many signatures a digest has, seen without the method.
+	Count func(t testing.TB, a signing.Artifact) int
+}
+
+// at is the time of every Prepare.
+var at = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// Run holds the method to its contract, on registries with and without the
+// referrers API.
+func Run(t *testing.T, s Suite) {
+	if len(s.Keys) < 2 {
+		t.Fatal("the contract needs two keys")
+	}
+	for _, referrers := range []bool{false, true} {
+		t.Run(fmt.Sprintf("referrers=%t", referrers), func(t *testing.T) {
+			for name := range s.Keys {
+				t.Run("the cycle with "+name, func(t *testing.T) { newBench(t, s, referrers, name).cycle() })
+			}
+			for name, f := range map[string]func(*bench){
+				"signatures of two keys are both kept":                             (*bench).twoKeys,
+				"raw signature that does not fit is refused":                       (*bench).wrongRaw,
+				"altered intent is refused before the key":                         (*bench).alteredIntent,
+				"signature of one digest is refused for another":                   (*bench).otherDigest,
+				"altered envelope is refused without writing":                      (*bench).alteredEnvelope,
+				"failing registry is never taken for an empty one":                 (*bench).failingRegistry,
+				"signature that was lost after writing is a stale base":            (*bench).lostSignature,
+				"altered manifest or blob of the registry never verifies":          (*bench).alteredContent,
+				"key, option or artifact that cannot be signed is refused by Info": (*bench).refused,
+			} {
+				t.Run(name, func(t *testing.T) { f(newBench(t, s, referrers, "")) })
+			}
+		})
+	}
+}
+
+// bench is one method, one registry, one image.
+type bench struct {
+	*testing.T
+	s      Suite
+	w      *World
+	m      method.Method
+	signer crypto.Signer
+	target method.Target
+}
+
+// newBench signs with the named key, or with any.
+func newBench(t *testing.T, s Suite, referrers bool, name string) *bench {
+	for n := range s.Keys {
+		if name == "" || n < name && s.Keys[name] == nil {
+			name = n
+		}
+	}
+	w := NewWorld(t, referrers)
+	b := &bench{T: t, s: s, w: w, m: s.New(w.Client), signer: s.Keys[name]}
+	b.target = b.newTarget(w.Push(t, "acme/web"), name)
+	if s.Tags {
+		b.target.Artifact.Tag = "v1.2.3"
+	}
+	return b
+}
+
+func (b *bench) newTarget(a signing.Artifact, key string) method.Target {
+	return method.Target{Artifact: a, Key: signing.KeyInfo{ID: key, Public: b.s.Keys[key].Public()}, Options: b.s.Options, Origin: b.s.Origin}
+}
+
+// prepare returns the intent for a target.
+func (b *bench) prepare(t method.Target) signing.Intent {
+	b.Helper()
+	p, err := b.m.Prepare(b.Context(), t, at)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if p.Intent == nil || p.Recognised != nil {
+		b.Fatalf("nothing is published, and Prepare says %+v", p)
+	}
+	return *p.Intent
+}
+
+// envelope does everything up to Assemble.
+func (b *bench) envelope(t method.Target) signing.Envelope {
+	b.Helper()
+	in := b.prepare(t)
+	e, err := b.m.Assemble(t, in, Sign(b, b.s.Keys[t.Key.ID], in))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return e
+}
+
+func (b *bench) publish(t method.Target, e signing.Envelope) []signing.Location {
+	b.Helper()
+	l, err := b.m.Publish(b.Context(), t, e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if len(l) == 0 {
+		b.Fatal("published nowhere")
+	}
+	return l
+}
+
+func (b *bench) verify(t method.Target, e signing.Envelope) []signing.Location {
+	b.Helper()
+	l, err := b.m.Verify(b.Context(), t, e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return l
+}
+
+func (b *bench) count(want int) {
+	b.Helper()
+	if got := b.s.Count(b, b.target.Artifact); got != want {
+		b.Errorf("the digest has %d signatures, want %d", got, want)
+	}
+}
+
+// refuses reports an error that is missing or not one for a client.
+func (b *bench) refuses(what string, err error) {
+	b.Helper()
+	var e *signing.Error
+	if !errors.As(err, &e) {
+		b.Errorf("%s: got %v, want a signing.Error", what, err)
+	}
+}
+
+func (b *bench) cycle() {
+	if _, err := b.m.Info(b.target.Key, b.target.Options); err != nil {
+		b.Fatal(err)
+	}
+	b.w.Wire.Reset()
+	in := b.prepare(b.target)
+	if n := b.w.Wire.Writes(); n > 0 {
+		b.Errorf("Prepare writes: %v", b.w.Wire.Requests())
+	}
+	if !in.Created.Equal(at) {
+		b.Errorf("the intent was created at %v", in.Created)
+	}
+	said, err := b.m.Inspect(in)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := said.Matches(b.target.Artifact); err != nil {
+		b.Error(err)
+	}
+	raw := Sign(b, b.signer, in)
+	e, err := b.m.Assemble(b.target, in, raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	again, err := b.m.Assemble(b.target, in, raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if diff := cmp.Diff(e, again); diff != "" {
+		b.Errorf("Assemble gives two envelopes for the same arguments: %s", diff)
+	}
+	if _, err := b.m.Verify(b.Context(), b.target, e); !errors.Is(err, method.ErrStaleBase) {
+		b.Errorf("verified before it was published: %v", err)
+	}
+	published := b.publish(b.target, e)
+	if diff := cmp.Diff(published, b.verify(b.target, e)); diff != "" {
+		b.Errorf("Publish and Verify name other places: %s", diff)
+	}
+	b.count(1)
+
+	b.w.Wire.Reset()
+	b.publish(b.target, e)
+	if n := b.w.Wire.Writes(); n > 0 {
+		b.Errorf("publishing an equal envelope writes: %v", b.w.Wire.Requests())
+	}
+	b.count(1)
+
+	b.w.Wire.Reset()
+	p, err := b.m.Prepare(b.Context(), b.target, at)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if p.Intent != nil || cmp.Diff(published, p.Recognised) != "" {
+		b.Errorf("an equal signature is not recognised: %+v", p)
+	}
+	if n := b.w.Wire.Writes(); n > 0 {
+		b.Errorf("recognising writes: %v", b.w.Wire.Requests())
+	}
+}
+
+// other returns a target for the same artifact with another key.
+func (b *bench) other() method.Target {
+	for n := range b.s.Keys {
+		if n != b.target.Key.ID {
+			return b.newTarget(b.target.Artifact, n)
+		}
+	}
+	panic("Run demands two keys")
+}
+
+func (b *bench) twoKeys() {
+	second := b.other()
+	e1 := b.envelope(b.target)
+	b.publish(b.target, e1)
+	// The signature by the first key is not one by the second.
+	e2 := b.envelope(second)
+	b.publish(second, e2)
+	b.count(2)
+	b.verify(b.target, e1)
+	b.verify(second, e2)
+	b.publish(b.target, e1)
+	b.count(2)
+}
+
+func (b *bench) wrongRaw() {
+	in, second := b.prepare(b.target), b.other()
+	raw := Sign(b, b.signer, in)
+	changed := in
+	changed.Bytes = append(bytes.Clone(in.Bytes), ' ')
+	for what, c := range map[string]struct {
+		in  signing.Intent
+		raw []byte
+	}{
+		"nothing":          {in, nil},
+		"truncated":        {in, raw[:len(raw)-1]},
+		"altered":          {in, flip(raw, len(raw)-1)},
+		"by another key":   {in, Sign(b, b.s.Keys[second.Key.ID], b.prepare(second))},
+		"over other bytes": {in, Sign(b, b.signer, changed)},
+		"other bytes":      {changed, Sign(b, b.signer, changed)},
+	} {
+		_, err := b.m.Assemble(b.target, c.in, c.raw)
+		b.refuses(what, err)
+	}
+}
+
+func (b *bench) alteredIntent() {
+	in := b.prepare(b.target)
+	a := b.target.Artifact
+	replaced := func(old, with string) signing.Intent {
+		c := in
+		c.Bytes = bytes.ReplaceAll(in.Bytes, []byte(old), []byte(with))
+		if bytes.Equal(c.Bytes, in.Bytes) {
+			b.Errorf("the bytes to be signed do not hold %q", old)
+		}
+		return c
+	}
+	intents := map[string]signing.Intent{
+		"nothing":          {},
+		"another digest":   replaced(a.Digest.Hex(), signing.DigestOf([]byte("evil")).Hex()),
+		"truncated":        {Bytes: in.Bytes[:len(in.Bytes)-1], Hash: in.Hash, Padding: in.Padding, Replay: in.Replay},
+		"something behind": {Bytes: append(bytes.Clone(in.Bytes), '\n'), Hash: in.Hash, Padding: in.Padding, Replay: in.Replay},
+	}
+	if b.s.Tags {
+		intents["another repository"] = replaced(a.Repository.Path(), "acme/evil")
+		intents["another tag"] = replaced(a.Tag, "latest")
+		intents["no tag"] = replaced(":"+a.Tag, "")
+	}
+	for what, c := range intents {
+		said, err := b.m.Inspect(c)
+		if err == nil {
+			err = said.Matches(a)
+		}
+		b.refuses(what, err)
+	}
+}
+
+func (b *bench) otherDigest() {
+	second := b.newTarget(b.w.Push(b, "acme/web"), b.target.Key.ID)
+	second.Artifact.Tag = b.target.Artifact.Tag
+	third := b.newTarget(b.w.Push(b, "acme/api"), b.target.Key.ID)
+	in := b.prepare(b.target)
+	raw := Sign(b, b.signer, in)
+	e, err := b.m.Assemble(b.target, in, raw)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.publish(b.target, e)
+	b.w.Wire.Reset()
+	for _, t := range []method.Target{second, third} {
+		_, err = b.m.Assemble(t, in, raw)
+		b.refuses("Assemble", err)
+		_, err = b.m.Publish(b.Context(), t, e)
+		b.refuses("Publish", err)
+		_, err = b.m.Verify(b.Context(), t, e)
+		b.refuses("Verify", err)
+		if n := b.s.Count(b, t.Artifact); n != 0 {
+			b.Errorf("%s has %d signatures", t.Artifact, n)
+		}
+	}
+	if b.w.Wire.Writes() > 0 {
+		b.Errorf("a refused envelope was written: %v", b.w.Wire.Requests())
+	}
+}
+
+func (b *bench) alteredEnvelope() {
+	e := b.envelope(b.target)
+	b.publish(b.target, e)
+	b.w.Wire.Reset()
+	altered := map[string]signing.Envelope{}
+	for what, f := range map[string]func(*signing.Envelope){
+		"another method":     func(e *signing.Envelope) { e.Method = "other" },
+		"another media type": func(e *signing.Envelope) { e.MediaType = "application/json" },
+		"another key":        func(e *signing.Envelope) { e.KeyID = "other" },
+		"no bytes":           func(e *signing.Envelope) { e.Bytes = nil },
+		"something behind":   func(e *signing.Envelope) { e.Bytes = append(bytes.Clone(e.Bytes), ' ') },
+	} {
+		c := e
+		f(&c)
+		altered[what] = c
+	}
+	for i := range e.Bytes {
+		c := e
+		c.Bytes = flip(e.Bytes, i)
+		altered[fmt.Sprintf("byte %d", i)] = c
+	}
+	for what, c := range altered {
+		_, err := b.m.Publish(b.Context(), b.target, c)
+		b.refuses(what, err)
+		_, err = b.m.Verify(b.Context(), b.target, c)
+		b.refuses(what, err)
+	}
+	if b.w.Wire.Writes() > 0 {
+		b.Errorf("an altered envelope was written: %v", b.w.Wire.Requests())
+	}
+	b.count(1)
+}
+
+func (b *bench) failingRegistry() {
+	e := b.envelope(b.target)
+	b.publish(b.target, e)
+	for _, c := range []struct {
+		status int
+		code   string
+		header http.Header
+		want   signing.Code
+	}{
+		{http.StatusTooManyRequests, "TOOMANYREQUESTS", http.Header{"Retry-After": {"7"}}, signing.RateLimited},
+		{http.StatusInternalServerError, "UNKNOWN", nil, signing.Unavailable},
+		{http.StatusBadGateway, "UNKNOWN", nil, signing.Unavailable},
+		{http.StatusForbidden, "DENIED", nil, signing.Denied},
+	} {
+		b.w.Wire.Answer(func(r *http.Request) *http.Response { return Status(r, c.status, c.code, c.header.Clone()) })
+		_, prepared := b.m.Prepare(b.Context(), b.target, at)
+		_, published := b.m.Publish(b.Context(), b.target, e)
+		_, verified := b.m.Verify(b.Context(), b.target, e)
+		for what, err := range map[string]error{"Prepare": prepared, "Publish": published, "Verify": verified} {
+			var se *signing.Error
+			if !errors.As(err, &se) || se.Code != c.want || errors.Is(err, method.ErrStaleBase) {
+				b.Errorf("%s at %d: %v, want %s", what, c.status, err, c.want)
+			} else if c.want == signing.RateLimited && se.RetryAfter != 7*time.Second {
+				b.Errorf("%s at %d: retry after %v", what, c.status, se.RetryAfter)
+			}
+		}
+	}
+	b.w.Wire.Answer(nil)
+	b.count(1)
+}
+
+func (b *bench) lostSignature() {
+	e := b.envelope(b.target)
+	// A registry that says that it wrote, and did not.
+	b.w.Wire.Answer(func(r *http.Request) *http.Response {
+		if r.Method != http.MethodPut {
+			return nil
+		}
+		return Status(r, http.StatusCreated, "", nil)
+	})
+	b.publish(b.target, e)
+	b.w.Wire.Answer(nil)
+	if _, err := b.m.Verify(b.Context(), b.target, e); !errors.Is(err, method.ErrStaleBase) {
+		b.Errorf("got %v, want a stale base", err)
+	}
+	b.publish(b.target, e)
+	b.verify(b.target, e)
+}
+
+func (b *bench) alteredContent() {
+	e := b.envelope(b.target)
+	b.publish(b.target, e)
+	// Every place of every body that Verify reads is altered in turn.
+	longest := 0
+	b.w.Wire.Alter(func(_ *http.Request, body []byte) []byte { longest = max(longest, len(body)); return body })
+	b.verify(b.target, e)
+	if longest == 0 {
+		b.Fatal("Verify reads nothing")
+	}
+	for i := range longest {
+		var before, after []byte
+		var path string
+		b.w.Wire.Alter(func(r *http.Request, body []byte) []byte {
+			if after != nil || i >= len(body) {
+				return body
+			}
+			before, after, path = body, flip(body, i), r.URL.Path
+			return after
+		})
+		if _, err := b.m.Verify(b.Context(), b.target, e); err == nil && after != nil && !sameLayers(before, after) {
+			b.Errorf("byte %d of %s was %q, is %q, and Verify accepts it", i, path, before[i], after[i])
+		}
+	}
+}
+
+// sameLayers reports whether two bodies are manifests that list the same
+// content: only then may an altered body be accepted.
+func sameLayers(before, after []byte) bool {
+	var x, y struct {
+		Layers []map[string]any `json:"layers"`
+	}
+	return json.Unmarshal(before, &x) == nil && json.Unmarshal(after, &y) == nil && len(x.Layers) > 0 && cmp.Equal(x, y)
+}
+
+func (b *bench) refused() {
+	for name, public := range b.s.Refused {
+		_, err := b.m.Info(signing.KeyInfo{ID: name, Public: public}, b.s.Options)
+		b.refuses("key "+name, err)
+		t := b.target
+		t.Key = signing.KeyInfo{ID: name, Public: public}
+		_, err = b.m.Prepare(b.Context(), t, at)
+		b.refuses("key "+name, err)
+	}
+	t := b.target
+	t.Options = map[string]string{"no such option": "x"}
+	_, err := b.m.Info(t.Key, t.Options)
+	b.refuses("unknown option", err)
+	_, err = b.m.Prepare(b.Context(), t, at)
+	b.refuses("unknown option", err)
+	t = b.target
+	t.Artifact.Digest = "latest"
+	_, err = b.m.Prepare(b.Context(), t, at)
+	b.refuses("tag for a digest", err)
+}
+
+// flip returns b with one bit of byte i changed.
+func flip(b []byte, i int) []byte {
+	c := bytes.Clone(b)
+	c[i] ^= 1
+	return c
+}
