@@ -104,7 +104,7 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() // read only: nothing to lose
+	defer func() { _ = f.Close() }() // read only
 	return io.ReadAll(io.LimitReader(f, MaxSecret+1))
 }
 

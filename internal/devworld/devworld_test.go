@@ -277,7 +277,7 @@ func TestWorldListensOnLoopbackOnly(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.1:0", "localhost"} {
 		if w, err := Start(Options{Addr: addr}); err == nil {
 			t.Errorf("%s: started at %s", addr, w.URL)
-			w.Close()
+			_ = w.Close()
 		}
 	}
 	w := start(t, Options{})

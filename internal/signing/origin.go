@@ -18,13 +18,15 @@ const (
 // Identity is what a verified token proved. It holds no part of the token
 // itself; TokenHash identifies the token without revealing it.
 type Identity struct {
-	Issuer    string    `json:"issuer"`
-	Provider  string    `json:"provider"` // name of the issuer's row, "github-actions"
-	Role      Role      `json:"role"`
-	Subject   string    `json:"subject"`
-	Audience  string    `json:"audience"`
-	TokenID   string    `json:"tokenID,omitempty"` // jti, empty where the issuer has none
-	TokenHash string    `json:"tokenHash"`         // hex SHA-256 of the compact token
+	Issuer   string `json:"issuer"`
+	Provider string `json:"provider"` // name of the issuer's row, "github-actions"
+	Role     Role   `json:"role"`
+	Subject  string `json:"subject"`
+	Audience string `json:"audience"`
+	TokenID  string `json:"tokenID,omitempty"` // jti, empty where the issuer has none
+	// TokenHash is the hex SHA-256 of the token's header and payload: whoever
+	// holds an ECDSA token could make a second valid signature for it.
+	TokenHash string    `json:"tokenHash"`
 	IssuedAt  time.Time `json:"issuedAt"`
 	// Accepted is the end of the time in which this service accepts the token:
 	// the earlier of exp and iat plus the issuer's maximum age, leeway included.

@@ -209,7 +209,7 @@ func createFile(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("opening the database's folder: %w", err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }() // its Sync reports
 	// From here on the name of a new file survives a crash of the machine.
 	if err := dir.Sync(); err != nil {
 		return "", fmt.Errorf("syncing the database's folder: %w", err)

@@ -42,7 +42,7 @@ func (s *Store) View(ctx context.Context, fn func(*Tx) error) (err error) {
 		}
 		return dbError("opening a read connection", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // read only
 	// Without a context: its cancellation would interrupt statements that are
 	// bounded anyway, at the price of a goroutine for each.
 	if _, err := conn.ExecContext(context.Background(), "BEGIN"); err != nil {
@@ -110,7 +110,7 @@ func (tx *Tx) rows(each func(scan func(dest ...any) error) error, query string, 
 	if err != nil {
 		return tx.fail(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // read only
 	for rows.Next() {
 		if err := each(rows.Scan); err != nil {
 			return err

@@ -260,7 +260,7 @@ func transport(caFile string) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, bad("no readable file")
 	}
-	defer f.Close() // read only: nothing to lose
+	defer func() { _ = f.Close() }() // read only
 	raw, err := io.ReadAll(io.LimitReader(f, maxCA))
 	if err != nil {
 		return nil, bad("no readable file")

@@ -121,7 +121,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return err
 	})
 	if err != nil && resp != nil {
-		resp.Body.Close() //nolint:errcheck // the answer is lost
+		_ = resp.Body.Close() // the answer is lost
 		return nil, err
 	}
 	return resp, err

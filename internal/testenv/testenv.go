@@ -342,7 +342,7 @@ func (s *Service) do(req *http.Request) Answer {
 	s.Env.T.Helper()
 	resp, err := http.DefaultClient.Do(req)
 	must(s.Env.T, err)
-	defer resp.Body.Close() //nolint:errcheck // read only
+	defer func() { _ = resp.Body.Close() }() // read only
 	var b bytes.Buffer
 	_, err = b.ReadFrom(resp.Body)
 	must(s.Env.T, err)
