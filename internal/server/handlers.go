@@ -1,0 +1,306 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+	"github.com/sealwright/sealwright/internal/workflow"
+)
+
+// submit answers POST /v1/requests: 201 for a new Request, 200 for one that was
+// there. When it answers, the Request is durable.
+func (s *Server) submit(c echo.Context) error {
+	who, err := s.authenticate(c)
+	if err != nil {
+		return err
+	}
+	key := c.Request().Header.Get(api.HeaderIdempotencyKey)
+	if err := api.ValidateIdempotencyKey(key); err != nil {
+		return s.refuseToken(c, who, err)
+	}
+	body, err := api.ReadSubmission(http.MaxBytesReader(c.Response(), c.Request().Body, api.MaxSubmission+1))
+	if err != nil {
+		return s.refuseToken(c, who, err)
+	}
+	sub := workflow.Submission{Policy: body.Policy, IdempotencyKey: key, Deadline: time.Duration(body.DeadlineSeconds) * time.Second}
+	for _, a := range body.Artifacts {
+		sub.Artifacts = append(sub.Artifacts, a.Artifact())
+	}
+	receipt, err := s.Workflow.Submit(c.Request().Context(), who.id, who.origin, sub)
+	if err != nil {
+		return s.refuseToken(c, who, err)
+	}
+	status := http.StatusOK
+	if receipt.Created {
+		status = http.StatusCreated
+	}
+	h := c.Response().Header()
+	h.Set(api.HeaderCapability, receipt.Capability)
+	h.Set(echo.HeaderLocation, api.PathRequests+"/"+receipt.Request.ID)
+	return c.JSON(status, wire(receipt.Snapshot))
+}
+
+// refuseToken puts the refusal of a verified token into the audit log. A
+// refusal that could not be logged is still a refusal.
+func (s *Server) refuseToken(c echo.Context, who seen, err error) error {
+	code := signing.CodeOf(err)
+	if code == signing.Internal || signing.Temporary(err) {
+		return err
+	}
+	s.Metrics.refused(string(code))
+	if lerr := s.Workflow.RecordRefusedToken(c.Request().Context(), who.id, who.origin, code); lerr != nil {
+		s.Log.Error("logging a refused token", "error", lerr)
+	}
+	return err
+}
+
+func wire(snap workflow.Snapshot) api.Request {
+	r := *snap.Request
+	r.Version = snap.Version()
+	tasks := make([]signing.Task, 0, len(snap.Tasks))
+	for _, t := range snap.Tasks {
+		tasks = append(tasks, *t)
+	}
+	return api.FromRequest(r, tasks, snap.Checkpoint)
+}
+
+// read answers GET /v1/requests/{id}, at once or, with ?wait=, when the version
+// is no longer the one given.
+func (s *Server) read(c echo.Context) error {
+	capability := c.Request().Header.Get(api.HeaderCapability)
+	if !api.ValidCapability(capability) {
+		return &signing.Error{Code: signing.Unauthenticated, Message: "no capability", Expected: "the header " + api.HeaderCapability + " of the answer to the submission", Fix: "submit again with the same Idempotency-Key for a new one"}
+	}
+	wait, version, err := waitOf(c)
+	if err != nil {
+		return err
+	}
+	var snap workflow.Snapshot
+	if wait == 0 {
+		snap, err = s.Workflow.Read(c.Request().Context(), c.Param("id"), capability)
+	} else {
+		snap, err = s.Workflow.Wait(c.Request().Context(), c.Param("id"), capability, version, wait)
+	}
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, wire(snap))
+}
+
+func waitOf(c echo.Context) (wait time.Duration, version int64, err error) {
+	if v := c.QueryParam("wait"); v != "" {
+		wait, err = time.ParseDuration(v)
+		if err != nil || wait < 0 {
+			return 0, 0, &signing.Error{Code: signing.Invalid, Message: "?wait= is not a duration", Expected: "as in 30s, at most " + api.MaxWait.String(), Found: fmt.Sprintf("%.40q", v)}
+		}
+		wait = min(wait, api.MaxWait)
+	}
+	if v := c.QueryParam("version"); v != "" {
+		version, err = strconv.ParseInt(v, 10, 64)
+		if err != nil {
+			return 0, 0, &signing.Error{Code: signing.Invalid, Message: "?version= is not a number", Found: fmt.Sprintf("%.40q", v)}
+		}
+	}
+	return wait, version, nil
+}
+
+// cancel answers POST /v1/requests/{id}/cancel, which needs a fresh token of
+// the run that submitted.
+func (s *Server) cancel(c echo.Context) error {
+	who, err := s.authenticate(c)
+	if err != nil {
+		return err
+	}
+	if id := c.Param("id"); !signing.ValidRequestID(id) {
+		return &signing.Error{Code: signing.NotFound, Message: "no such request"}
+	}
+	snap, err := s.Workflow.Cancel(c.Request().Context(), c.Param("id"), who.id, who.origin)
+	if err != nil {
+		return s.refuseToken(c, who, err)
+	}
+	return c.JSON(http.StatusOK, wire(snap))
+}
+
+// trustedKey is a line of /v1/trust/keys.
+type trustedKey struct {
+	ID        string   `json:"id"`
+	Version   string   `json:"version"`
+	Algorithm string   `json:"algorithm"`
+	PublicKey string   `json:"publicKey"` // PEM, PKIX
+	Chain     []string `json:"certificateChain,omitempty"`
+}
+
+// trustKeys answers with the public half of every key: what verifiers need.
+func (s *Server) trustKeys(c echo.Context) error {
+	keys := make([]trustedKey, 0)
+	for _, info := range s.Workflow.TrustedKeys() {
+		k, err := trusted(info)
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+	}
+	return c.JSON(http.StatusOK, struct {
+		Keys []trustedKey `json:"keys"`
+	}{keys})
+}
+
+// trustKey answers with one public key as PEM, as `cosign verify --key` reads it.
+func (s *Server) trustKey(c echo.Context) error {
+	for _, info := range s.Workflow.TrustedKeys() {
+		if info.ID == c.Param("id") {
+			k, err := trusted(info)
+			if err != nil {
+				return err
+			}
+			return c.Blob(http.StatusOK, "application/x-pem-file", []byte(k.PublicKey))
+		}
+	}
+	return &signing.Error{Code: signing.NotFound, Message: "no such key", Fix: "see /v1/trust/keys"}
+}
+
+func trusted(info signing.KeyInfo) (trustedKey, error) {
+	der, err := x509.MarshalPKIXPublicKey(info.Public)
+	if err != nil {
+		return trustedKey{}, fmt.Errorf("encoding public key %s: %w", info.ID, err)
+	}
+	version, err := info.Version()
+	if err != nil {
+		return trustedKey{}, err
+	}
+	k := trustedKey{
+		ID: info.ID, Version: version, Algorithm: info.Algorithm(),
+		PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+	}
+	for _, cert := range info.Chain {
+		k.Chain = append(k.Chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})))
+	}
+	return k, nil
+}
+
+// trustLog answers with the key of the audit log, as `sealwright audit verify`
+// reads it.
+func (s *Server) trustLog(c echo.Context) error {
+	return c.String(http.StatusOK, s.LogKey.String()+"\n")
+}
+
+// public refuses to serve the log where it is not configured public.
+func (s *Server) public() error {
+	if s.PublicLog {
+		return nil
+	}
+	return &signing.Error{Code: signing.Denied, Message: "the audit log of this service is not public", Expected: "the role auditor, which this version cannot check yet", Fix: "set server.public_log, or use `sealwrightd audit export`"}
+}
+
+func (s *Server) checkpoint(c echo.Context) error {
+	if err := s.public(); err != nil {
+		return err
+	}
+	var note []byte
+	err := s.Store.View(c.Request().Context(), func(tx *store.Tx) (err error) {
+		note, _, err = tx.Checkpoint()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(note) == 0 {
+		return &signing.Error{Code: signing.NotFound, Message: "no checkpoint was signed yet"}
+	}
+	return c.Blob(http.StatusOK, "text/plain; charset=utf-8", note)
+}
+
+// tile answers with a tile or an entry bundle by C2SP tlog-tiles. Full ones
+// never change.
+func (s *Server) tile(c echo.Context) error {
+	if err := s.public(); err != nil {
+		return err
+	}
+	t, err := audit.ParseTile("tile/" + c.Param("*"))
+	if err != nil {
+		return err
+	}
+	var out []byte
+	err = s.Store.View(c.Request().Context(), func(tx *store.Tx) error {
+		_, size, err := tx.Checkpoint()
+		if err != nil {
+			return err
+		}
+		if !t.In(size) {
+			return &signing.Error{Code: signing.NotFound, Message: "the log has no such tile", Expected: fmt.Sprintf("a tile of a log of %d entries", size), Found: t.Path()}
+		}
+		out, err = tileBytes(tx, t)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if t.Width == audit.TileWidth {
+		c.Response().Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
+	return c.Blob(http.StatusOK, "application/octet-stream", out)
+}
+
+func tileBytes(tx *store.Tx, t audit.Tile) ([]byte, error) {
+	if t.Level == audit.Entries {
+		from, to := t.Range()
+		entries, err := tx.LogEntries(from, to)
+		if err != nil {
+			return nil, err
+		}
+		return audit.MarshalBundle(entries)
+	}
+	hashes, err := tx.Nodes(t.Nodes())
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, h := range hashes {
+		out = append(out, h...)
+	}
+	return out, nil
+}
+
+// ready answers 200 if this process can decide, sign and log, 503 if not.
+func (s *Server) ready(c echo.Context) error {
+	status := http.StatusOK
+	type line struct {
+		Name   string `json:"name"`
+		OK     bool   `json:"ok"`
+		Detail string `json:"detail,omitempty"`
+	}
+	var lines []line
+	for _, check := range s.Workflow.Ready(c.Request().Context()) {
+		if !check.OK {
+			status = http.StatusServiceUnavailable
+		}
+		lines = append(lines, line(check))
+	}
+	return c.JSON(status, struct {
+		Ready  bool   `json:"ready"`
+		Checks []line `json:"checks"`
+	}{status == http.StatusOK, lines})
+}
+
+func baseContext(base context.Context) func(net.Listener) context.Context {
+	return func(net.Listener) context.Context { return base }
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics are the service's Prometheus metrics, in a registry of their own.
+// Labels take a bounded set of values only; nothing that strangers send
+// becomes one.
+type Metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	tokens   *prometheus.CounterVec
+	steps    *prometheus.HistogramVec
+}
+
+// NewMetrics returns Metrics that also report backlog, the number of events
+// that wait for their place in the log, whenever they are scraped.
+func NewMetrics(backlog func() float64) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealwright_http_requests_total", Help: "HTTP requests by route, method and status."}, []string{"route", "method", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sealwright_http_request_seconds", Help: "Time to answer, in seconds. Long polls are included.", Buckets: prometheus.DefBuckets}, []string{"route"}),
+		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealwright_tokens_refused_total", Help: "Tokens and submissions refused, by code."}, []string{"code"}),
+		steps:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sealwright_step_seconds", Help: "Time taken by each step of the signing cycle, in seconds.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"step"}),
+	}
+	m.registry.MustRegister(m.requests, m.duration, m.tokens, m.steps,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_log_backlog_events", Help: "Events that wait for their place in the audit log."}, backlog),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the metrics in Prometheus's text format.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Step is for workflow.Options.Steps.
+func (m *Metrics) Step(step string, took time.Duration) {
+	m.steps.WithLabelValues(step).Observe(took.Seconds())
+}
+
+func (m *Metrics) observe(route, method string, status int, took time.Duration) {
+	switch method {
+	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut:
+	default:
+		method = "other"
+	}
+	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	m.duration.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *Metrics) refused(code string) { m.tokens.WithLabelValues(code).Inc() }

@@ -1,0 +1,264 @@
+// Package server is the HTTP interface of the service: it authenticates,
+// bounds what comes in, hands it to the workflow, and answers with problem
+// documents (RFC 9457). It decides nothing. Every handler returns its error;
+// one function turns errors into answers, so that none can forget to stop.
+package server
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+	"golang.org/x/time/rate"
+
+	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/identity"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
+	"github.com/sealwright/sealwright/internal/workflow"
+)
+
+const (
+	// MaxHeader bounds a request's header: one token of at most 16 KiB and what
+	// proxies add.
+	MaxHeader = 32 << 10
+	// readTimeout bounds reading a request, header and body: the largest body
+	// is half a megabyte.
+	readTimeout = 15 * time.Second
+	// writeTimeout must outlast the longest long poll.
+	writeTimeout = api.MaxWait + 15*time.Second
+	// idleTimeout keeps connections of waiting jobs open between polls.
+	idleTimeout = 2 * time.Minute
+	// DefaultRate and burst bound the requests per second of one address: a
+	// large build farm behind one address polls with some hundred jobs.
+	DefaultRate  = 100
+	burstSeconds = 3
+	// limiterExpiry is how long an idle address is remembered.
+	limiterExpiry = 3 * time.Minute
+)
+
+// OpenAPI is the description that a test holds against the handlers.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// Options are the parts that a Server is built from. All but Rate and PublicLog
+// are required.
+type Options struct {
+	Workflow *workflow.Workflow
+	Store    *store.Store // read only: the audit log is served from it
+	Identity *identity.Verifier
+	LogKey   *audit.Verifier
+	Log      *slog.Logger
+	Now      func() time.Time
+	Metrics  *Metrics
+	// Rate is how many requests a second one address may make; 0 means DefaultRate.
+	Rate float64
+	// PublicLog serves /log to everyone. Without it nobody can read the log
+	// over HTTP until people can prove the role of auditor.
+	PublicLog bool
+}
+
+// Server answers the API. Make one with New and serve its Handler.
+type Server struct {
+	Options
+	echo *echo.Echo
+}
+
+// New returns a Server. It opens nothing.
+func New(o Options) *Server {
+	if o.Rate == 0 {
+		o.Rate = DefaultRate
+	}
+	s := &Server{Options: o, echo: echo.New()}
+	e := s.echo
+	e.HideBanner, e.HidePort = true, true
+	// X-Forwarded-For is anyone's to write: the peer is who connects.
+	e.IPExtractor = echo.ExtractIPDirect()
+	e.HTTPErrorHandler = s.fail
+	limiter := middleware.NewRateLimiterMemoryStoreWithConfig(middleware.RateLimiterMemoryStoreConfig{
+		Rate: rate.Limit(o.Rate), Burst: int(o.Rate * burstSeconds), ExpiresIn: limiterExpiry,
+	})
+	e.Use(s.observe, middleware.RecoverWithConfig(middleware.RecoverConfig{DisablePrintStack: true, LogErrorFunc: s.panicked}), s.secure)
+
+	limited := e.Group("", middleware.RateLimiterWithConfig(middleware.RateLimiterConfig{
+		Store:               limiter,
+		IdentifierExtractor: func(c echo.Context) (string, error) { return c.RealIP(), nil },
+		DenyHandler: func(echo.Context, string, error) error {
+			return &signing.Error{Code: signing.RateLimited, Message: "too many requests from this address", RetryAfter: time.Second, Fix: "use ?wait= instead of polling in a loop"}
+		},
+		ErrorHandler: func(_ echo.Context, err error) error { return err },
+	}))
+	limited.POST(api.PathRequests, s.submit)
+	limited.GET(api.PathRequests+"/:id", s.read)
+	limited.POST(api.PathRequests+"/:id/cancel", s.cancel)
+	limited.GET("/v1/trust/keys", s.trustKeys)
+	limited.GET("/v1/trust/keys/:id", s.trustKey)
+	limited.GET("/v1/trust/log", s.trustLog)
+	limited.GET("/log/checkpoint", s.checkpoint)
+	limited.GET("/log/tile/*", s.tile)
+	limited.GET("/openapi.yaml", func(c echo.Context) error { return c.Blob(http.StatusOK, "application/yaml", OpenAPI) })
+	// Probes and scrapes come from the operator's own machines, often, and
+	// must be answered when the limiter is busy.
+	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", s.ready)
+	e.GET("/metrics", echo.WrapHandler(o.Metrics.Handler()))
+	return s
+}
+
+// Handler returns the handler of every route.
+func (s *Server) Handler() http.Handler { return s.echo }
+
+// Routes returns "METHOD /path" of every route, for the test that holds the
+// OpenAPI description against them.
+func (s *Server) Routes() []string {
+	var out []string
+	for _, r := range s.echo.Routes() {
+		if r.Method != echo.RouteNotFound {
+			out = append(out, r.Method+" "+r.Path)
+		}
+	}
+	return out
+}
+
+// HTTPServer returns an http.Server with this package's bounds around h. base
+// ends long polls when it is canceled.
+func HTTPServer(base context.Context, h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, MaxHeaderBytes: MaxHeader,
+		ReadTimeout: readTimeout, ReadHeaderTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		BaseContext: baseContext(base),
+	}
+}
+
+// secure sets the headers that every answer has.
+func (s *Server) secure(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		return next(c)
+	}
+}
+
+// observe writes the one log line of a request and counts it. It is the
+// outermost middleware: an error has been answered when it logs.
+func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		started := s.Now()
+		err := next(c)
+		if err != nil {
+			c.Error(err)
+		}
+		took, status := s.Now().Sub(started), c.Response().Status
+		route := c.Path()
+		if route == "" {
+			route = "unknown" // never the path itself: strangers choose it
+		}
+		s.Metrics.observe(route, c.Request().Method, status, took)
+		attrs := []any{"method", c.Request().Method, "route", route, "status", status, "took", took, "peer", c.RealIP()}
+		if id := c.Param("id"); signing.ValidRequestID(id) {
+			attrs = append(attrs, "request", id)
+		}
+		if r, ok := c.Get(keyIdentity).(seen); ok {
+			attrs = append(attrs, "issuer", r.id.Issuer, "repository_id", r.origin.SourceRepositoryIdentifier, "run", r.origin.RunID)
+		}
+		level := slog.LevelInfo
+		if err != nil {
+			attrs = append(attrs, "error", err.Error())
+		}
+		if status >= http.StatusInternalServerError {
+			level = slog.LevelError
+		}
+		s.Log.Log(c.Request().Context(), level, "http", attrs...)
+		return nil
+	}
+}
+
+func (s *Server) panicked(c echo.Context, err error, stack []byte) error {
+	s.Log.Error("panic in a handler", "route", c.Path(), "error", err, "stack", string(stack))
+	return errors.New("panic in a handler")
+}
+
+// fail answers err as a problem document. What is no signing.Error is internal:
+// its text goes to the log, not to the client.
+func (s *Server) fail(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	var he *echo.HTTPError
+	if errors.As(err, &he) && signing.CodeOf(err) == signing.Internal {
+		err = routeError(he, c)
+	}
+	p := api.FromError(err)
+	p.Instance = c.Request().URL.Path
+	if p.Code == signing.Unavailable && p.RetryAfterSeconds == 0 {
+		p.RetryAfterSeconds = 5
+	}
+	if c.Request().Method == http.MethodHead {
+		_ = c.NoContent(p.Status) // the status is all that a HEAD can be told
+		return
+	}
+	if err := api.WriteProblem(c.Response(), p); err != nil {
+		s.Log.Warn("answering with a problem", "error", err)
+	}
+}
+
+// routeError shapes what echo itself refuses.
+func routeError(he *echo.HTTPError, c echo.Context) error {
+	switch he.Code {
+	case http.StatusNotFound:
+		return &signing.Error{Code: signing.NotFound, Message: "no such route", Fix: "see /openapi.yaml"}
+	case http.StatusMethodNotAllowed:
+		return &signing.Error{Code: signing.Invalid, Message: "this route does not take " + c.Request().Method, Fix: "see /openapi.yaml"}
+	case http.StatusRequestEntityTooLarge:
+		return &signing.Error{Code: signing.TooLarge, Message: "the body is too large"}
+	default:
+		return he
+	}
+}
+
+// seen is what the bearer token of a request proved.
+type seen struct {
+	id     signing.Identity
+	origin signing.Origin
+}
+
+const keyIdentity = "identity"
+
+// authenticate verifies the bearer token. Refused tokens with a good signature
+// are events in the audit log, all others are counted.
+func (s *Server) authenticate(c echo.Context) (seen, error) {
+	header := c.Request().Header.Values(echo.HeaderAuthorization)
+	if len(header) != 1 {
+		s.Metrics.refused("missing")
+		return seen{}, &signing.Error{Code: signing.Unauthenticated, Message: "no token", Expected: "one Authorization: Bearer header", Found: plural(len(header), "header"), Fix: "send the OIDC token of the running job"}
+	}
+	scheme, token, ok := strings.Cut(header[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		s.Metrics.refused("malformed")
+		return seen{}, &signing.Error{Code: signing.Unauthenticated, Message: "not a bearer token", Expected: "Authorization: Bearer TOKEN", Found: "another scheme or no token", Fix: "send the OIDC token of the running job"}
+	}
+	id, origin, err := s.Identity.Verify(c.Request().Context(), token)
+	if err != nil {
+		var good *identity.Refusal
+		if errors.As(err, &good) {
+			if lerr := s.Workflow.RecordRefusedToken(c.Request().Context(), good.Identity, signing.Origin{}, signing.CodeOf(err)); lerr != nil {
+				s.Log.Error("logging a refused token", "error", lerr)
+			}
+		}
+		s.Metrics.refused(string(signing.CodeOf(err)))
+		return seen{}, err
+	}
+	out := seen{id, origin}
+	c.Set(keyIdentity, out)
+	return out, nil
+}
