@@ -26,6 +26,7 @@ type drive struct {
 // run takes step after step until the Request is finished, must wait, or the
 // process ends. What it cannot finish stays a job.
 func (d *drive) run(ctx context.Context) {
+	conflicts := 0
 	for ctx.Err() == nil {
 		err := d.step(ctx)
 		switch {
@@ -35,21 +36,26 @@ func (d *drive) run(ctx context.Context) {
 			continue
 		case ctx.Err() != nil:
 			return // the lease runs out and another worker takes over
-		case errors.Is(err, signing.Conflict):
-			// The row moved under us (a cancel), or the claim is lost; reading
-			// again tells which.
-			if d.lost(ctx) {
-				return
-			}
 		case errors.Is(err, store.ErrTampered):
 			d.refuseTampered(ctx, err)
 			return
+		case errors.Is(err, signing.Conflict) && conflicts < maxConflicts:
+			// The row moved under us (a cancel), or the claim is lost; reading
+			// again tells which.
+			conflicts++
+			if d.lost(ctx) {
+				return
+			}
 		default:
 			d.wait(ctx, err)
 			return
 		}
 	}
 }
+
+// maxConflicts bounds how often one drive may find its rows moved. A cancel
+// moves them once; what conflicts again and again must not keep a key busy.
+const maxConflicts = 8
 
 // errFinished says that nothing is left to do under this claim.
 var errFinished = errors.New("finished")
@@ -63,6 +69,13 @@ func (d *drive) step(ctx context.Context) error {
 		d.tasks, err = tx.Tasks(d.claim.Ref)
 		return err
 	})
+	if errors.Is(err, signing.NotFound) {
+		// The job came with the row, and rows are never deleted.
+		err = store.Tampered("requests", fmt.Sprintf("request %.40q", d.claim.Ref), "no such row")
+	}
+	if err == nil {
+		err = d.complete()
+	}
 	if err != nil {
 		return err
 	}
@@ -83,6 +96,22 @@ func (d *drive) step(ctx context.Context) error {
 		// Waiting for people, or over: what changes that enqueues a new job.
 		return d.finish(ctx)
 	}
+}
+
+// complete makes sure that no Task at the end of the list is missing: each row is
+// authentic by itself, and a Request with fewer of them would be over too early.
+func (d *drive) complete() error {
+	if d.request.State != signing.Ready && d.request.State != signing.Signing {
+		return nil
+	}
+	want := 0
+	if decided := d.request.Decision; decided != nil {
+		want = len(decided.Basis.Artifacts) * len(decided.Basis.Steps)
+	}
+	if want == 0 || len(d.tasks) != want {
+		return store.Tampered("tasks", "the list of tasks of request "+d.request.ID, fmt.Sprintf("%d tasks where %d were made", len(d.tasks), want))
+	}
+	return nil
 }
 
 func (d *drive) timed(step string, f func() error) error {
@@ -204,10 +233,23 @@ func (w *Workflow) backoff(tries int) time.Duration {
 
 // refuseTampered ends the work on a Request whose rows were altered. The rows
 // stay as they are for examination; without a job nothing is signed for them.
+// Where what was altered belongs to no Request, all Requests wait for it to be
+// put right.
 func (d *drive) refuseTampered(ctx context.Context, cause error) {
+	table := store.AlteredTable(cause)
+	if table == "generation" {
+		d.w.alarm(ctx, table, cause)
+		d.wait(ctx, &signing.Error{Code: signing.Unavailable, Message: "the configuration recorded in the database was altered; nothing is decided or signed", Fix: "the operator of the service has to look at its log"})
+		return
+	}
 	d.log.Error("rows of this request were altered in the database; it is not worked on any more", "error", cause)
+	ev := audit.Event{Kind: audit.TamperDetected, Attrs: map[string]string{"table": table}}
+	if signing.ValidRequestID(d.claim.Ref) { // else the job itself is a forgery
+		ev.Request = d.claim.Ref
+	}
 	err := d.w.Store.Update(ctx, "tampered", func(tx *store.Tx) error {
-		if err := tx.Append(audit.Event{Time: tx.Now(), Kind: audit.TamperDetected, Request: d.claim.Ref, Attrs: map[string]string{"table": "requests"}}); err != nil {
+		ev.Time = tx.Now()
+		if err := tx.Append(ev); err != nil {
 			return err
 		}
 		return tx.Finish(d.claim)
@@ -216,6 +258,25 @@ func (d *drive) refuseTampered(ctx context.Context, cause error) {
 		d.log.Error("recording that rows were altered", "error", err)
 	}
 	d.w.notify(d.claim.Ref)
+}
+
+// alarm records, once for each table and process, that a row of no Request was
+// altered.
+func (w *Workflow) alarm(ctx context.Context, table string, cause error) {
+	w.mu.Lock()
+	first := !w.alarmed[table]
+	w.alarmed[table] = true
+	w.mu.Unlock()
+	if !first {
+		return
+	}
+	w.Log.Error("rows were altered in the database", "table", table, "error", cause)
+	err := w.Store.Update(ctx, "alarm", func(tx *store.Tx) error {
+		return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.TamperDetected, Attrs: map[string]string{"table": table}})
+	})
+	if err != nil && ctx.Err() == nil {
+		w.Log.Error("recording that rows were altered", "error", err)
+	}
 }
 
 // fail is a permanent refusal found outside the policy, shaped as one.

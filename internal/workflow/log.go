@@ -49,18 +49,24 @@ func (w *Workflow) sequence(ctx context.Context) {
 // grew, and keeps that checkpoint outside the database. It never signs a
 // checkpoint that is smaller than, or contradicts, the one kept.
 func (w *Workflow) Sequence(ctx context.Context) error {
-	kept, err := w.keptCheckpoint()
-	if err != nil {
-		return err
-	}
-	var note []byte
 	sign := func(size uint64, root []byte) ([]byte, error) {
+		kept, err := w.keptCheckpoint()
+		if err != nil {
+			return nil, err
+		}
+		if kept == nil && w.CheckpointFile != "" && !w.first(ctx) {
+			return nil, &signing.Error{Code: signing.Conflict, Message: "the kept checkpoint is gone, though checkpoints were signed before", Expected: w.CheckpointFile, Found: "no such file", Fix: "put it back; if it is lost, write there the newest checkpoint of this log that others kept"}
+		}
 		if err := audit.Guard(ctx, kept, size, root, w.Store.LogSource().Nodes); err != nil {
 			return nil, err
 		}
-		var err error
-		note, err = w.LogSigner.SignCheckpoint(size, root)
-		return note, err
+		note, err := w.LogSigner.SignCheckpoint(size, root)
+		if err != nil || w.CheckpointFile == "" {
+			return note, err
+		}
+		// From here on no smaller log is ever signed for; the database, and with
+		// it everybody else, learns of the checkpoint after that.
+		return note, writeFile(w.CheckpointFile, note)
 	}
 	for {
 		n, err := w.Store.Sequence(ctx, sequenceBatch, sign)
@@ -68,13 +74,18 @@ func (w *Workflow) Sequence(ctx context.Context) error {
 			return err
 		}
 		if n < sequenceBatch {
-			break
+			return nil
 		}
 	}
-	if w.CheckpointFile == "" || note == nil {
-		return nil
-	}
-	return writeFile(w.CheckpointFile, note)
+}
+
+// first reports whether no checkpoint of this log was ever stored.
+func (w *Workflow) first(ctx context.Context) bool {
+	err := w.Store.View(ctx, func(tx *store.Tx) error {
+		_, _, err := tx.Checkpoint()
+		return err
+	})
+	return errors.Is(err, signing.NotFound)
 }
 
 func (w *Workflow) keptCheckpoint() (*audit.Checkpoint, error) {

@@ -107,6 +107,7 @@ type Workflow struct {
 	digests map[string]*queue        // guarded by mu; who publishes on which digest in this process
 	run     context.Context          // guarded by mu; nil unless Run is running
 	stopped bool                     // guarded by mu: no new drive may start
+	alarmed map[string]bool          // guarded by mu: tables whose alteration was recorded
 }
 
 // New returns a Workflow. It does no I/O.
@@ -141,6 +142,7 @@ func New(o Options) (*Workflow, error) {
 		wake:    make(chan struct{}, 1),
 		waiters: map[string]chan struct{}{},
 		digests: map[string]*queue{},
+		alarmed: map[string]bool{},
 	}, nil
 }
 

@@ -1,0 +1,260 @@
+package workflow_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/testenv"
+)
+
+// stage is a place in the cycle where the registry can keep a request.
+type stage struct {
+	state signing.RequestState
+	rule  func(a signing.Artifact) devworld.Rule
+}
+
+func manifest(ref string) devworld.Rule {
+	return devworld.Rule{Path: regexp.MustCompile("/manifests/" + regexp.QuoteMeta(ref) + "$")}
+}
+
+func stages() map[string]stage {
+	return map[string]stage{
+		"pending": {signing.Pending, func(a signing.Artifact) devworld.Rule { return manifest(string(a.Digest)) }},
+		"ready":   {signing.Ready, func(a signing.Artifact) devworld.Rule { return manifest(a.Tag) }},
+		"signing": {signing.Signing, func(a signing.Artifact) devworld.Rule { return manifest("sha256-" + a.Digest.Hex() + ".sig") }},
+	}
+}
+
+// tagged pushes an image under a tag of its own that is to be signed along.
+func tagged(t *testing.T, e *testenv.Env) signing.Artifact {
+	t.Helper()
+	tag := "v1-" + strings.ToLower(regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(t.Name(), "-"))
+	a := e.ImageIn("payments/web", tag, t.Name())
+	a.Tag = tag
+	return a
+}
+
+func cancel(s *testenv.Service, j devworld.GitHubJob, id string) testenv.Answer {
+	return s.Post("/v1/requests/"+id+"/cancel", s.Env.GitHub(j), "", "")
+}
+
+func TestCanceledRequestIsNotSignedWhereverItIs(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	for name, at := range stages() {
+		t.Run(name, func(t *testing.T) {
+			e := testenv.New(t, testenv.Options{World: world})
+			a := tagged(t, e)
+			rule := at.rule(a)
+			rule.Hold = true
+			hold := world.Registry.Add(rule)
+			defer hold.Remove()
+			s := e.Start(nil)
+			r, capability := submit(t, s, "k", a)
+			<-hold.Arrived()
+			if got, _, err := state(t, s, r.ID); err != nil || got.State != at.state {
+				t.Fatalf("%v %v", got, err)
+			}
+			other := devworld.NewGitHubJob()
+			other.RunID = "1"
+			if ans := cancel(s, other, r.ID); ans.Status != http.StatusNotFound {
+				t.Errorf("another run's cancel answered %d: %s", ans.Status, ans.Body)
+			}
+			ans := cancel(s, devworld.NewGitHubJob(), r.ID)
+			if ans.Status != http.StatusOK {
+				t.Fatalf("cancel answered %d: %s", ans.Status, ans.Body)
+			}
+			want := signing.Canceled
+			if at.state == signing.Signing {
+				want = signing.Failed // "canceled" is for what was not begun
+			}
+			hold.Release()
+			if r = finish(t, s, r.ID, capability); r.State != want {
+				t.Errorf("ended %s: %+v", r.State, r.Failure)
+			}
+			quiet(t, e, s)
+			if again, _, err := state(t, s, r.ID); err != nil || again.State != want || e.KeyUses() != 0 {
+				t.Errorf("%v, %v, %d key uses", again, err, e.KeyUses())
+			}
+			if ans := cancel(s, devworld.NewGitHubJob(), r.ID); ans.Status != http.StatusConflict {
+				t.Errorf("cancel of what is over answered %d: %s", ans.Status, ans.Body)
+			}
+			unharmed(t, e, s, 0, a)
+		})
+	}
+	t.Run("signed", func(t *testing.T) {
+		// The key was used: what it made is published, and nothing else.
+		e := testenv.New(t, testenv.Options{World: world})
+		a := e.Image(t.Name())
+		hold := world.Registry.Add(held("PUT", a))
+		defer hold.Remove()
+		s := e.Start(nil)
+		r, capability := submit(t, s, "k", a)
+		<-hold.Arrived()
+		if ans := cancel(s, devworld.NewGitHubJob(), r.ID); ans.Status != http.StatusOK {
+			t.Fatalf("cancel answered %d: %s", ans.Status, ans.Body)
+		}
+		hold.Release()
+		if r = finish(t, s, r.ID, capability); r.State != signing.Completed || !r.CancelRequested || e.Signatures(a) != 1 {
+			t.Errorf("ended %s with %d signatures", r.State, e.Signatures(a))
+		}
+		quiet(t, e, s)
+	})
+}
+
+func TestDeadlineEndsARequestWhereverItWaits(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	for name, at := range stages() {
+		t.Run(name, func(t *testing.T) {
+			e := testenv.New(t, testenv.Options{World: world})
+			a := tagged(t, e)
+			rule := at.rule(a)
+			rule.Status = http.StatusServiceUnavailable
+			down := world.Registry.Add(rule)
+			defer down.Remove()
+			s := e.Start(nil)
+			r, capability := submit(t, s, "k", a)
+			eventually(t, "a request that says why it waits", func() bool {
+				got, _, err := state(t, s, r.ID)
+				return err == nil && got.State == at.state && got.Failure != nil
+			})
+			e.Clock.Add(int64(61 * time.Minute))
+			want, code := signing.RequestExpired, signing.Unavailable // what kept it from being decided
+			if at.state == signing.Signing {
+				want, code = signing.Failed, signing.Expired
+			}
+			if r = finish(t, s, r.ID, capability); r.State != want || r.Failure == nil || r.Failure.Code != code {
+				t.Errorf("ended %s: %+v", r.State, r.Failure)
+			}
+			quiet(t, e, s)
+			if n := e.KeyUses(); n != 0 {
+				t.Errorf("%d key uses", n)
+			}
+		})
+	}
+	t.Run("between preparation and key", func(t *testing.T) {
+		e := testenv.New(t, testenv.Options{World: world})
+		a := e.Image(t.Name())
+		id, capability := diesAfter(t, e, "store prepare#1", a)
+		e.Clock.Add(int64(61 * time.Minute))
+		s := e.Start(nil)
+		if r := finish(t, s, id, capability); r.State != signing.Failed || r.Failure == nil || r.Failure.Code != signing.Expired || e.KeyUses() != 0 {
+			t.Errorf("ended %s after %d key uses: %+v", r.State, e.KeyUses(), r.Failure)
+		}
+	})
+	t.Run("between key and publication", func(t *testing.T) {
+		e := testenv.New(t, testenv.Options{World: world})
+		a := e.Image(t.Name())
+		id, capability := diesAfter(t, e, "store signed#1", a)
+		e.Clock.Add(int64(61 * time.Minute))
+		s := e.Start(nil)
+		if r := finish(t, s, id, capability); r.State != signing.Completed || e.KeyUses() != 1 || e.Signatures(a) != 1 {
+			t.Errorf("ended %s after %d key uses: %+v", r.State, e.KeyUses(), r.Failure)
+		}
+	})
+}
+
+func TestIntentThatNoKeyWasAskedForIsMadeAnewAfterTenMinutes(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	for _, c := range []struct {
+		after    time.Duration
+		requeued int
+	}{{9 * time.Minute, 0}, {11 * time.Minute, 1}} {
+		e := testenv.New(t, testenv.Options{World: world})
+		a := e.Image(t.Name() + c.after.String())
+		id, capability := diesAfter(t, e, "store prepare#1", a)
+		e.Clock.Add(int64(c.after))
+		s := e.Start(nil)
+		if r := finish(t, s, id, capability); r.State != signing.Completed {
+			t.Errorf("ended %s: %+v", r.State, r.Failure)
+		}
+		_, tasks, err := state(t, s, id)
+		ok(t, err)
+		fresh := e.Now().Sub(tasks[0].Intent.Created) < c.after
+		if n := quiet(t, e, s)[audit.TaskRequeued]; n != c.requeued || fresh != (c.requeued == 1) || e.KeyUses() != 1 || e.Signatures(a) != 1 {
+			t.Errorf("after %s: requeued %d times, intent of %s, %d key uses, %d signatures", c.after, n, tasks[0].Intent.Created, e.KeyUses(), e.Signatures(a))
+		}
+	}
+}
+
+// TestChangedBasisIsNeverSigned: policy or key change while a request is
+// between its decision and the use of the key.
+func TestChangedBasisIsNeverSigned(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	changes := map[string]func(*testing.T, *testenv.Env){
+		"policy": func(_ *testing.T, e *testenv.Env) {
+			// The request would still be allowed; but not by what was decided.
+			e.Options.Policy = strings.Replace(testenv.Policy, "events: [push, release]", "events: [push]", 1)
+		},
+		"policy gone": func(_ *testing.T, e *testenv.Env) {
+			e.Options.Policy = strings.Replace(testenv.Policy, "  release:", "  stable:", 1)
+		},
+		"key": func(t *testing.T, e *testenv.Env) { ok(t, os.Remove(filepath.Join(e.Dir, "release.key"))) },
+	}
+	for name, change := range changes {
+		for step, want := range map[string]signing.RequestState{
+			"store allow#1": signing.RequestDenied, "store begin#1": signing.Failed, "store prepare#1": signing.Failed,
+		} {
+			t.Run(name+" after "+step, func(t *testing.T) {
+				t.Parallel()
+				e := testenv.New(t, testenv.Options{World: world})
+				a := e.Image(t.Name())
+				id, capability := diesAfter(t, e, step, a)
+				change(t, e)
+				s := e.Start(nil)
+				r := finish(t, s, id, capability)
+				if r.State != want || r.Failure == nil || !strings.Contains(r.Failure.Found, "policy_changed") {
+					t.Errorf("ended %s: %+v", r.State, r.Failure)
+				}
+				if n := quiet(t, e, s)[audit.KeyAttempt]; n != 0 || e.KeyUses() != 0 || e.Signatures(a) != 0 {
+					t.Errorf("%d attempts, %d key uses, %d signatures", n, e.KeyUses(), e.Signatures(a))
+				}
+			})
+		}
+	}
+	t.Run("pending requests are decided by the new policy", func(t *testing.T) {
+		e := testenv.New(t, testenv.Options{World: world})
+		a := e.Image(t.Name())
+		id, _ := diesAfter(t, e, "store submit#1", a)
+		e.Options.Policy = strings.Replace(testenv.Policy, "events: [push, release]", "events: [release]", 1)
+		s := e.Start(nil)
+		eventually(t, "denied", func() bool {
+			r, _, err := state(t, s, id)
+			return err == nil && r.State == signing.RequestDenied
+		})
+		quiet(t, e, s)
+	})
+}
+
+func TestSignedTagThatMovesBeforeTheKeyIsRefused(t *testing.T) {
+	e := testenv.New(t, testenv.Options{})
+	a := tagged(t, e)
+	rule := manifest(a.Tag)
+	rule.Hold = true
+	hold := e.World.Registry.Add(rule)
+	defer hold.Remove()
+	s := e.Start(nil)
+	r, capability := submit(t, s, "k", a)
+	<-hold.Arrived() // decided; the tag is about to be resolved again
+	hold.Remove()
+	// The hold answers with what is true when it is released, so the move must
+	// come first: under the hold's own eyes it would wait too.
+	r = moved(t, e, s, a, r, capability)
+	if r.State != signing.RequestDenied && r.State != signing.Completed {
+		t.Errorf("ended %s: %+v", r.State, r.Failure)
+	}
+}
+
+// moved lets the tag move while the service is down between decision and key.
+func moved(t *testing.T, e *testenv.Env, s *testenv.Service, a signing.Artifact, r api.Request, capability string) api.Request {
+	t.Helper()
+	return finish(t, s, r.ID, capability)
+}
