@@ -1,0 +1,197 @@
+// Command sealwrightd is the service: it holds the keys and the database.
+//
+//	sealwrightd serve --config FILE          run the service
+//	sealwrightd dev [--dir DIR] [--world]    try it out: a whole world on loopback
+//	sealwrightd config check --config FILE   everything serve does, except listen
+//	sealwrightd keys list|public|test|new    look at keys, make new ones
+//	sealwrightd audit export --out DIR       the audit log, for `sealwright audit verify`
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// Exit codes (design, section 5).
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+type command struct {
+	name, help string
+	run        func(ctx context.Context, args []string, out, errs io.Writer) error
+}
+
+func commands() []command {
+	return []command{
+		{"serve", "run the service", cmdServe},
+		{"dev image", "push a small multi-arch image to the running world", cmdDevControl("image", "POST", "/dev/image", "the image as JSON, as in {\"repository\":\"payments/web\",\"tag\":\"v1\"}")},
+		{"dev job", "be a GitHub Actions job: prints its environment", cmdDevControl("job", "POST", "/dev/job/github", "what differs from a push to main, as in {\"ref\":\"refs/heads/feature\"}")},
+		{"dev hold", "hold requests to the registry", cmdDevControl("hold", "POST", "/dev/hold", "what to hold, as in {\"method\":\"PUT\",\"path\":\"[.]sig$\"}")},
+		{"dev held", "wait until a request is held", cmdDevControl("held", "GET", "/dev/held/{id}?wait=30s", "unused")},
+		{"dev release", "release what is held", cmdDevControl("release", "POST", "/dev/release/{id}?drop=true", "unused")},
+		{"dev", "try it out: issuer, registry and service on loopback", cmdDev},
+		{"config check", "check configuration, keys and policies", cmdConfigCheck},
+		{"keys list", "list the keys of a configuration", cmdKeysList},
+		{"keys public", "print a public key as PEM", cmdKeysPublic},
+		{"keys test", "prove that every key can sign", cmdKeysTest},
+		{"keys new", "make a key, a log key or a state secret", cmdKeysNew},
+		{"audit export", "write the audit log to a folder", cmdAuditExport},
+		{"version", "print the version", func(_ context.Context, _ []string, out, _ io.Writer) error {
+			_, err := fmt.Fprintln(out, version())
+			return err
+		}},
+	}
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	line := strings.Join(args, " ")
+	for _, c := range commands() {
+		if line != c.name && !strings.HasPrefix(line, c.name+" ") {
+			continue
+		}
+		err := c.run(ctx, args[strings.Count(c.name, " ")+1:], out, errs)
+		var usage *usageError
+		switch {
+		case err == nil, errors.Is(err, flag.ErrHelp):
+			return exitOK
+		case errors.As(err, &usage):
+			fmt.Fprintf(errs, "sealwrightd %s: %v\n", c.name, err)
+			return exitUsage
+		default:
+			fmt.Fprintf(errs, "sealwrightd %s: %v\n", c.name, err)
+			return exitError
+		}
+	}
+	w, code := errs, exitUsage
+	if line == "" || line == "help" || line == "--help" || line == "-h" {
+		w, code = out, exitOK
+	} else {
+		fmt.Fprintf(w, "sealwrightd: no command %q\n\n", line)
+	}
+	fmt.Fprint(w, "sealwrightd signs container images for CI pipelines.\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  sealwrightd %-14s %s\n", c.name, c.help)
+	}
+	fmt.Fprint(w, "\nEach command explains its flags with --help.\n")
+	return code
+}
+
+// flags returns a flag set that reports to errs and never exits.
+func flags(name string, errs io.Writer) *flag.FlagSet {
+	f := flag.NewFlagSet("sealwrightd "+name, flag.ContinueOnError)
+	f.SetOutput(errs)
+	return f
+}
+
+// parse parses args, of which none may be left over but the n wanted.
+func parse(f *flag.FlagSet, args []string, n int) error {
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return &usageError{err.Error()}
+	}
+	if f.NArg() != n {
+		return &usageError{fmt.Sprintf("expected %d arguments, found %d: %s", n, f.NArg(), strings.Join(f.Args(), " "))}
+	}
+	return nil
+}
+
+func configFlag(f *flag.FlagSet) *string {
+	return f.String("config", "sealwright.yaml", "path of the configuration `file`")
+}
+
+func newLog(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, &usageError{"--log-level: one of debug, info, warn, error"}
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	default:
+		return nil, &usageError{"--log-format: json or text"}
+	}
+}
+
+func cmdServe(ctx context.Context, args []string, out, errs io.Writer) error {
+	f := flags("serve", errs)
+	path := configFlag(f)
+	format := f.String("log-format", "json", "json or text")
+	level := f.String("log-level", "info", "debug, info, warn or error")
+	if err := parse(f, args, 0); err != nil {
+		return err
+	}
+	log, err := newLog(errs, *format, *level)
+	if err != nil {
+		return err
+	}
+	c, err := load(*path)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, c, log, func(addr string) {
+		fmt.Fprintf(out, "sealwrightd listens on %s\n", addr) // a closed stdout stops nothing
+	})
+}
+
+func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) error {
+	f := flags("config check", errs)
+	path := configFlag(f)
+	if err := parse(f, args, 0); err != nil {
+		return err
+	}
+	c, err := load(*path)
+	if err != nil {
+		return err
+	}
+	if err := tryOpen(ctx, c); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s is good: %d keys, %d policies, %d issuers, %d registries\n", *path, len(c.Keys), len(c.Policies.Policies()), len(c.Issuers), len(c.Registries))
+	return err
+}
+
+// version returns the module's version, or that of the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return "devel-" + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return "devel"
+}
