@@ -1,0 +1,50 @@
+# make help lists the targets. Everything here runs from a fresh clone; tools are
+# built at pinned versions into ~/.cache/sealwright (SEALWRIGHT_CACHE moves it).
+
+BIN      := bin
+LDFLAGS  := -s -w
+GOBUILD  := go build -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build clean ci
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: build ## sign an image the way a CI job does, be refused, crash, be audited (under a minute)
+	@.ci/demo
+
+test: ## all tests with the race detector
+	go test -race -timeout 20m ./...
+
+lint: ## gofmt, vet, staticcheck, errcheck, govulncheck, house rules
+	@.ci/lint
+
+bench: ## figures: signing, publishing, service core, the CI step
+	@.ci/bench
+
+conformance: ## our signatures and their tampered twins against cosign 2, cosign 3 and containers/image
+	@.ci/conformance
+
+conformance-all: ## conformance, and our service again with every kind of key
+	@SEALWRIGHT_CONFORMANCE=all .ci/conformance
+
+fuzz: ## every fuzz target, FUZZTIME=5m each
+	@.ci/fuzz
+
+mutants: ## remove each check in turn and see its test fail
+	@.ci/mutants
+
+generate: ## regenerate what is generated
+	go generate ./...
+
+build: ## the three programs, into bin/
+	CGO_ENABLED=0 $(GOBUILD) -o $(BIN)/sealwright-ci ./cmd/sealwright-ci
+	$(GOBUILD) -o $(BIN)/sealwright ./cmd/sealwright
+	CGO_ENABLED=1 $(GOBUILD) -o $(BIN)/sealwrightd ./cmd/sealwrightd
+
+ci: ## what CI runs: demo, test, lint, conformance
+	@.ci/run
+
+clean: ## remove bin/
+	rm -rf $(BIN)
