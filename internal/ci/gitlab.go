@@ -45,7 +45,7 @@ func readToken(o Options) (string, error) {
 	if err != nil {
 		return "", &signing.Error{Code: signing.Unauthenticated, Message: "the token file cannot be read", Expected: "a file with the job's ID token", Found: "no readable file", Fix: "check the path given as `id-token-file`", Err: err}
 	}
-	defer func() { _ = f.Close() }() // read only
+	defer func() { _ = f.Close() }()                      // read only
 	raw, err := io.ReadAll(io.LimitReader(f, maxToken+2)) // and a line break
 	if err != nil {
 		return "", fmt.Errorf("reading token file: %w", err)

@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,6 +42,9 @@ func TestEveryKeyFormatOpensAndSigns(t *testing.T) {
 		t.Fatal(err)
 	}
 	sec1, err := x509.MarshalECPrivateKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
 	p256 := encode("EC PRIVATE KEY", sec1, err)
 	encrypted, err := pkcs8.MarshalPrivateKey(ec, []byte("secret"), nil)
 	if err != nil {
@@ -110,6 +112,9 @@ func TestUnusableKeysStopTheStartAndSayWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	sec1, err := x509.MarshalECPrivateKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
 	old := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00"}})
 	encrypted, err := pkcs8.MarshalPrivateKey(ec, []byte("secret"), nil)
 	if err != nil {
@@ -201,28 +206,18 @@ func TestPassphraseFileReadableByOthersIsRefused(t *testing.T) {
 	}
 }
 
+// The files were made by OpenSSL 3.0: ecparam -genkey, and pkcs8 -topk8 -v2
+// aes-256-cbc with the passphrase "secret".
 func TestKeysOfTheOpensslToolOpen(t *testing.T) {
-	tool, err := exec.LookPath("openssl")
-	if err != nil {
-		// The tool is not everywhere; the formats have tests of their own above.
-		t.Log("openssl is not installed")
-		return
-	}
-	path := filepath.Join(t.TempDir(), "k.pem")
-	if out, err := exec.Command(tool, "ecparam", "-name", "prime256v1", "-genkey", "-out", path).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	enc := filepath.Join(t.TempDir(), "e.pem")
-	if out, err := exec.Command(tool, "pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", path, "-out", enc, "-passout", "pass:secret").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for _, p := range []string{path, enc} {
-		if err := os.Chmod(p, 0o600); err != nil {
+	read := func(name string) string {
+		raw, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
 			t.Fatal(err)
 		}
+		return keytest.File(t, raw)
 	}
-	open(t, Options{}, conf("plain", "file:"+path))
-	locked := conf("locked", "file:"+enc)
+	open(t, Options{}, conf("plain", read("openssl-ec.pem")))
+	locked := conf("locked", read("openssl-ec-encrypted.pem"))
 	locked.Passphrase = config.Secret(keytest.File(t, []byte("secret")))
 	open(t, Options{}, locked)
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"strings"
 	"sync"
 	"testing"
@@ -282,7 +283,7 @@ func TestNoKeyBytesInErrorsOrFormattedValues(t *testing.T) {
 			texts = append(texts, err.Error(), fmt.Sprintf("%+v", err))
 		}
 	}
-	number := fmt.Sprint(private.D)               //nolint:staticcheck // the very number must not appear
+	number := new(big.Int).SetBytes(d).String()
 	line := strings.Split(string(whole), "\n")[1] // the number begins at its 49th character
 	for _, text := range texts {
 		for _, secret := range []string{hex.EncodeToString(d)[:16], number[:16], line[48:64], strings.Trim(fmt.Sprint(d[:8]), "[]")} {

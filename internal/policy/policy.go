@@ -164,11 +164,11 @@ func (p *Policy) canonical() (signing.Digest, error) {
 	return signing.DigestOf(raw), nil
 }
 
-// sorted returns a copy of r whose unordered lists are sorted sets. The order of
+// sorted returns a copy of p whose unordered lists are sorted sets. The order of
 // sign is kept: it is that of the Tasks.
-func (r rules) sorted() rules {
-	r.Tags = sortedSet(r.Tags)
-	o := *r.Origin
+func (p rules) sorted() rules {
+	p.Tags = sortedSet(p.Tags)
+	o := *p.Origin
 	o.Refs = sortedSet(o.Refs)
 	protected := o.RefProtected == nil || *o.RefProtected
 	o.RefProtected = &protected
@@ -195,8 +195,8 @@ func (r rules) sorted() rules {
 	for kind, c := range o.Custom {
 		o.Custom[kind] = custom{Events: sortedSet(c.Events)}
 	}
-	r.Origin = &o
-	return r
+	p.Origin = &o
+	return p
 }
 
 func sortedSet(l []string) []string { return slices.Compact(slices.Sorted(slices.Values(l))) }

@@ -124,7 +124,7 @@ func broken(t *testing.T, world *devworld.World, sc scenario, step string, mode 
 	if r.State != signing.Completed {
 		t.Fatalf("ended %s: %+v", r.State, r.Failure)
 	}
-	events, s := verifyLog(t, e, s, f)
+	events := verifyLog(t, e, s, f)
 	if !f.Hit() {
 		t.Fatalf("the step did not come to pass; it is not the same run")
 	}
@@ -171,7 +171,7 @@ func poll(t *testing.T, s *testenv.Service, f *testenv.Faults, r api.Request, ca
 }
 
 // verifyLog takes the events into the log, which may be the step that fails.
-func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faults) ([]audit.Event, *testenv.Service) {
+func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faults) []audit.Event {
 	t.Helper()
 	if err := s.Workflow.Sequence(t.Context()); err != nil {
 		select {
@@ -181,7 +181,7 @@ func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faul
 		default:
 		}
 	}
-	return s.VerifyLog(), s
+	return s.VerifyLog()
 }
 
 // check holds the outcome against what the design promises, whatever happened.
