@@ -49,6 +49,14 @@ func (w *Workflow) sequence(ctx context.Context) {
 // grew, and keeps that checkpoint outside the database. It never signs a
 // checkpoint that is smaller than, or contradicts, the one kept.
 func (w *Workflow) Sequence(ctx context.Context) error {
+	err := w.extend(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logError = err // shown by Ready until it works again
+	return err
+}
+
+func (w *Workflow) extend(ctx context.Context) error {
 	sign := func(size uint64, root []byte) ([]byte, error) {
 		kept, err := w.keptCheckpoint()
 		if err != nil {
@@ -155,7 +163,13 @@ func (w *Workflow) Ready(ctx context.Context) []Check {
 		if n > 0 {
 			age = w.Now().Sub(oldest)
 		}
-		checks = append(checks, Check{"audit log", age <= maxBacklog, fmt.Sprintf("%d events waiting, oldest %s", n, age.Round(time.Second))})
+		c := Check{"audit log", age <= maxBacklog, fmt.Sprintf("%d events waiting, oldest %s", n, age.Round(time.Second))}
+		w.mu.Lock()
+		if w.logError != nil {
+			c.OK, c.Detail = false, signing.Public(w.logError).Message
+		}
+		w.mu.Unlock()
+		checks = append(checks, c)
 		err = w.current(tx)
 		checks = append(checks, Check{"configuration", err == nil, fmt.Sprintf("generation %d", w.generation)})
 		return nil

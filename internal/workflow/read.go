@@ -76,19 +76,28 @@ func (w *Workflow) Wait(ctx context.Context, requestID, capability string, versi
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	for {
-		changed := w.changed(requestID)
-		// The answer is due even when the time is up.
-		s, err := w.Read(context.WithoutCancel(ctx), requestID, capability)
-		if err != nil || s.Version() != version || s.Request.State.Terminal() {
+		s, news, err := w.wait(ctx, requestID, capability, version)
+		if err != nil || news || ctx.Err() != nil {
 			return s, err
 		}
-		select {
-		case <-changed:
-		case <-time.After(w.Poll): // another process may have changed it
-		case <-ctx.Done():
-			return s, nil
-		}
 	}
+}
+
+// wait returns what there is, and whether it is news, after a change or a poll.
+func (w *Workflow) wait(ctx context.Context, requestID, capability string, version int64) (s Snapshot, news bool, err error) {
+	changed, forget := w.watch(requestID)
+	defer forget()
+	// The answer is due even when the time is up.
+	s, err = w.Read(context.WithoutCancel(ctx), requestID, capability)
+	if err != nil || s.Version() != version || s.Request.State.Terminal() {
+		return s, true, err
+	}
+	select {
+	case <-changed:
+	case <-time.After(w.Poll): // another process may have changed it
+	case <-ctx.Done():
+	}
+	return s, false, nil
 }
 
 // Cancel withdraws a Request on behalf of the run that submitted it, proved by
@@ -100,10 +109,11 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 	var s Snapshot
 	err := w.Store.Update(ctx, "cancel", func(tx *store.Tx) (err error) {
 		r, err := tx.Request(requestID)
-		if err != nil {
+		if err != nil && !errors.Is(err, signing.NotFound) {
 			return err
 		}
-		if id.Role != signing.RoleCI || scope(r.Identity, r.Origin) != scope(id, origin) {
+		// An unknown Request and another run's look the same.
+		if err != nil || id.Role != signing.RoleCI || scope(r.Identity, r.Origin) != scope(id, origin) {
 			return &signing.Error{Code: signing.NotFound, Message: "this run has no such request", Fix: "cancel from the run and attempt that submitted it"}
 		}
 		ev := audit.Event{Time: tx.Now(), Kind: audit.RequestCanceled, Request: r.ID, Attrs: map[string]string{}}

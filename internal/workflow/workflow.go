@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,12 +103,13 @@ type Workflow struct {
 	wake       chan struct{} // capacity 1: a job may be due
 	drives     sync.WaitGroup
 
-	mu      sync.Mutex
-	waiters map[string]chan struct{} // guarded by mu; closed and removed when the Request changes
-	digests map[string]*queue        // guarded by mu; who publishes on which digest in this process
-	run     context.Context          // guarded by mu; nil unless Run is running
-	stopped bool                     // guarded by mu: no new drive may start
-	alarmed map[string]bool          // guarded by mu: tables whose alteration was recorded
+	mu       sync.Mutex
+	waiters  map[string]*waiter // guarded by mu; those who wait for a change of a Request
+	digests  map[string]*queue  // guarded by mu; who publishes on which digest in this process
+	run      context.Context    // guarded by mu; nil unless Run is running
+	stopped  bool               // guarded by mu: no new drive may start
+	logError error              // guarded by mu: of the last Sequence
+	alarmed  map[string]bool    // guarded by mu: tables whose alteration was recorded
 }
 
 // New returns a Workflow. It does no I/O.
@@ -140,7 +142,7 @@ func New(o Options) (*Workflow, error) {
 		Options: o,
 		slots:   make(chan struct{}, o.Workers),
 		wake:    make(chan struct{}, 1),
-		waiters: map[string]chan struct{}{},
+		waiters: map[string]*waiter{},
 		digests: map[string]*queue{},
 		alarmed: map[string]bool{},
 	}, nil
@@ -200,10 +202,16 @@ func (w *Workflow) Run(ctx context.Context) error {
 func (w *Workflow) dispatch(ctx context.Context) {
 	timer := time.NewTicker(w.Poll)
 	defer timer.Stop()
+	said := "" // a state that lasts is logged once
 	for {
-		if err := w.claim(ctx); err != nil && ctx.Err() == nil {
+		err := w.claim(ctx)
+		if errors.Is(err, store.ErrTampered) {
+			w.alarm(ctx, store.AlteredTable(err), err)
+		}
+		if err != nil && ctx.Err() == nil && err.Error() != said {
 			w.Log.Error("claiming jobs", "error", err)
 		}
+		said = fmt.Sprint(err)
 		select {
 		case <-ctx.Done():
 			return
@@ -219,9 +227,13 @@ func (w *Workflow) claim(ctx context.Context) error {
 		if free == 0 {
 			return nil // a finishing drive wakes the dispatcher
 		}
-		// A read first: an idle service does not write.
+		// A read first: an idle service does not write, and one that may not
+		// decide leaves the jobs to those that may.
 		var due bool
 		err := w.Store.View(ctx, func(tx *store.Tx) error {
+			if err := w.current(tx); err != nil {
+				return err
+			}
 			at, ok, err := tx.NextDue(jobDrive)
 			due = ok && !at.After(tx.Now())
 			return err
@@ -308,23 +320,36 @@ func (w *Workflow) hold(ctx context.Context, c *store.Claim) {
 func (w *Workflow) notify(requestID string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ch, ok := w.waiters[requestID]; ok {
-		close(ch)
+	if wt, ok := w.waiters[requestID]; ok {
+		close(wt.changed)
 		delete(w.waiters, requestID)
 	}
 }
 
-// changed returns a channel that is closed at the next change of the Request
-// made by this process.
-func (w *Workflow) changed(requestID string) <-chan struct{} {
+// waiter is shared by all who wait for the same change of a Request.
+type waiter struct {
+	changed chan struct{}
+	n       int // guarded by Workflow.mu
+}
+
+// watch returns a channel that is closed at the next change of the Request made
+// by this process, and what forgets it.
+func (w *Workflow) watch(requestID string) (changed <-chan struct{}, forget func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	ch, ok := w.waiters[requestID]
+	wt, ok := w.waiters[requestID]
 	if !ok {
-		ch = make(chan struct{})
-		w.waiters[requestID] = ch
+		wt = &waiter{changed: make(chan struct{})}
+		w.waiters[requestID] = wt
 	}
-	return ch
+	wt.n++
+	return wt.changed, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if wt.n--; wt.n == 0 && w.waiters[requestID] == wt {
+			delete(w.waiters, requestID)
+		}
+	}
 }
 
 // tidy forgets what is kept for a time only.
@@ -337,10 +362,41 @@ func (w *Workflow) tidy(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if err := w.forget(ctx); err != nil && ctx.Err() == nil {
-			w.Log.Error("forgetting expired replay keys", "error", err)
+		if err := errors.Join(w.forget(ctx), w.revive(ctx)); err != nil && ctx.Err() == nil {
+			w.Log.Error("tidying up", "error", err)
 		}
 	}
+}
+
+// revive makes sure that what must still come to an end has a job: Requests
+// past their deadline and intents that nobody attempted. Jobs are written with
+// the states that need them, so this finds only what somebody deleted.
+func (w *Workflow) revive(ctx context.Context) error {
+	var ids []string
+	err := w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if ids, err = tx.Overdue(expireBatch); err != nil {
+			return err
+		}
+		tasks, err := tx.Unattempted(requeueAfter, expireBatch)
+		for _, t := range tasks {
+			request, _, _ := strings.Cut(t, ".")
+			ids = append(ids, request)
+		}
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	err = w.Store.Update(ctx, "revive", func(tx *store.Tx) error {
+		for _, id := range ids {
+			if err := tx.Enqueue(store.Job{Kind: jobDrive, Ref: id}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.kick()
+	return err
 }
 
 // forget removes expired replay keys, a batch to a commit.
@@ -365,7 +421,7 @@ func (w *Workflow) current(tx *store.Tx) error {
 		return err
 	}
 	if n != w.generation {
-		return &signing.Error{Code: signing.Unavailable, Message: "this process holds another generation of the configuration than the database", Expected: fmt.Sprintf("generation %d", n), Found: fmt.Sprintf("generation %d", w.generation), Fix: "restart this process with the newest policies and keys file", RetryAfter: backoffMax}
+		return &signing.Error{Code: signing.Unavailable, Message: "this process holds another generation of the configuration than the database", Expected: fmt.Sprintf("generation %d", n), Found: fmt.Sprintf("generation %d", w.generation), Fix: "restart this process with the newest policies and keys file"}
 	}
 	return nil
 }
