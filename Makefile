@@ -14,8 +14,8 @@ help: ## list the targets
 demo: build ## sign an image the way a CI job does, be refused, crash, be audited (under a minute)
 	@.ci/demo
 
-test: ## all tests with the race detector
-	go test -race -timeout 20m ./...
+test: ## all tests with the race detector (many wait for retries: hence 8 at a time)
+	go test -race -parallel 8 -timeout 20m ./...
 
 lint: ## gofmt, vet, staticcheck, errcheck, govulncheck, house rules
 	@.ci/lint
