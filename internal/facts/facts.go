@@ -7,6 +7,7 @@ package facts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -49,7 +50,7 @@ func Gather(ctx context.Context, reg *registry.Client, id signing.Identity, orig
 		g.Go(func() error {
 			img, err := image(ctx, reg, a)
 			if err != nil {
-				return fmt.Errorf("looking up %s: %w", a, err)
+				return named(a, err)
 			}
 			f.Images[i] = img
 			return nil
@@ -63,6 +64,18 @@ func Gather(ctx context.Context, reg *registry.Client, id signing.Identity, orig
 		seen = append(seen, signing.Observation{Source: "registry", What: img.Artifact.String() + " is " + img.Artifact.MediaType, At: now})
 	}
 	return f, seen, nil
+}
+
+// named puts the artifact into what the client is told: a Request may have
+// hundreds.
+func named(a signing.Artifact, err error) error {
+	var e *signing.Error
+	if !errors.As(err, &e) {
+		return fmt.Errorf("looking up %s: %w", a, err)
+	}
+	said := *e
+	said.Message = "looking up " + a.String() + ": " + e.Message
+	return &said
 }
 
 // document is the part of a manifest or index that becomes facts.

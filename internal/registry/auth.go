@@ -70,6 +70,7 @@ func (h *host) authorize(ctx context.Context, c *Client, req *http.Request, path
 		return h.keys.drop, nil
 	case known.scheme == "basic":
 		if cred.username == "" && cred.password == "" {
+			h.auth.unlearn(known)
 			return nil, h.denied("it asks for a user name and a password, and none are configured")
 		}
 		req.SetBasicAuth(cred.username, cred.password)
@@ -79,6 +80,7 @@ func (h *host) authorize(ctx context.Context, c *Client, req *http.Request, path
 	t := h.token(scope, a, c.o.Now())
 	value, err := h.bearer(ctx, c, t, known, scope+string(a), cred)
 	if err != nil {
+		h.auth.unlearn(known)
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+value)
@@ -116,6 +118,16 @@ func (h *host) learn(values []string) error {
 	defer h.auth.mu.Unlock()
 	h.auth.known = best
 	return nil
+}
+
+// unlearn forgets a challenge that led nowhere, so that the registry is asked
+// anew how it wants to be asked: it may want nothing, or another token service.
+func (a *auth) unlearn(c *challenge) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known == c {
+		a.known = nil
+	}
 }
 
 // fence returns the URL of the token service, if it is on the registry's own

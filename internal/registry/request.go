@@ -148,7 +148,7 @@ func (h *host) send(req *http.Request, r request) (*answer, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, h.gaveUp(err)
+		return nil, h.unread(r, err)
 	}
 	a := &answer{status: resp.StatusCode, header: resp.Header, url: req.URL}
 	if resp.Request != nil {
@@ -161,12 +161,17 @@ func (h *host) send(req *http.Request, r request) (*answer, error) {
 		return a, nil
 	}
 	if a.body, err = outbound.ReadBody(resp, max(r.most, maxErrorBody)); err != nil {
-		if errors.Is(err, signing.TooLarge) {
-			return nil, &signing.Error{Code: signing.TooLarge, Message: "registry " + h.name + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Err: err}
-		}
-		return nil, h.gaveUp(err)
+		return nil, h.unread(r, err)
 	}
 	return a, nil
+}
+
+// unread says why there is no answer to r.
+func (h *host) unread(r request, err error) error {
+	if errors.Is(err, signing.TooLarge) {
+		return &signing.Error{Code: signing.TooLarge, Message: "registry " + h.name + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Found: "a larger answer", Fix: "push it again, smaller; it is no manifest or signature of a usual size", Err: err}
+	}
+	return h.gaveUp(err)
 }
 
 // gaveUp turns an error of the client into one of ours, without the URL that

@@ -66,7 +66,7 @@ func (d *drive) publish(ctx context.Context) error {
 // path, alone among all who publish on this digest. Publishing again what is
 // already there changes nothing, so a crash in between is made good by doing it
 // all again.
-func (d *drive) publishTask(ctx context.Context, t *signing.Task) error {
+func (d *drive) publishTask(ctx context.Context, t *signing.Task) (err error) {
 	m, target, err := d.target(t)
 	if err != nil {
 		return err
@@ -81,6 +81,13 @@ func (d *drive) publishTask(ctx context.Context, t *signing.Task) error {
 	if err != nil {
 		return err
 	}
+	// Success gives the lease back in its own commit. Whatever else happened,
+	// the next try must not wait for it to run out.
+	defer func() {
+		if err != nil {
+			d.releaseLease(ctx, name, fence)
+		}
+	}()
 	for range maxStale {
 		locations, err := d.attach(ctx, m, target, t)
 		if errors.Is(err, method.ErrStaleBase) {
@@ -91,7 +98,6 @@ func (d *drive) publishTask(ctx context.Context, t *signing.Task) error {
 			continue
 		}
 		if err != nil {
-			d.releaseLease(ctx, name, fence)
 			return err
 		}
 		t.Locations, t.Failure, t.Tries = locations, nil, 0
@@ -106,7 +112,6 @@ func (d *drive) publishTask(ctx context.Context, t *signing.Task) error {
 			return tx.ReleaseLease(name, d.w.Owner, fence)
 		})
 	}
-	d.releaseLease(ctx, name, fence)
 	return &signing.Error{Code: signing.Unavailable, Message: "another writer keeps replacing the signatures of this digest", Found: t.Artifact.String(), Fix: "find out who else writes signatures to this repository"}
 }
 
@@ -129,6 +134,9 @@ func (d *drive) acquire(ctx context.Context, name string) (fence int64, err erro
 			return err
 		})
 		if !errors.Is(err, signing.Conflict) || d.lost(ctx) {
+			if err != nil && fence > 0 {
+				d.releaseLease(ctx, name, fence) // the commit may have happened
+			}
 			return fence, err
 		}
 		select {
@@ -139,9 +147,10 @@ func (d *drive) acquire(ctx context.Context, name string) (fence int64, err erro
 	}
 }
 
-// releaseLease is best effort: an unreleased lease runs out.
+// releaseLease is best effort: an unreleased lease runs out. It is given back
+// although the claim was lost, for whoever has the job now.
 func (d *drive) releaseLease(ctx context.Context, name string, fence int64) {
-	err := d.w.Store.Update(ctx, "release", func(tx *store.Tx) error { return tx.ReleaseLease(name, d.w.Owner, fence) })
+	err := d.w.Store.Update(context.WithoutCancel(ctx), "release", func(tx *store.Tx) error { return tx.ReleaseLease(name, d.w.Owner, fence) })
 	if err != nil && ctx.Err() == nil {
 		d.log.Warn("releasing a lease; it will run out", "lease", name, "error", err)
 	}

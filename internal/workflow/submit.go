@@ -178,6 +178,11 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 		w.start(claim)
 	case mine:
 		<-w.slots
+		if claim != nil {
+			// The commit may have happened: its job must not wait for a worker
+			// that does not know of it. If it did not, there is nothing to release.
+			_ = w.Store.Update(context.WithoutCancel(ctx), "release", func(tx *store.Tx) error { return tx.Release(claim, tx.Now()) })
+		}
 		w.kick()
 	default:
 		w.kick()
