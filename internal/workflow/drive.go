@@ -123,15 +123,18 @@ func (d *drive) timed(step string, f func() error) error {
 func (d *drive) late() bool { return !d.w.Now().Before(d.request.Deadline) }
 
 // update is one durable step under the claim: nothing is written when another
-// worker has taken over.
+// worker has taken over. A new state of the Request is announced at once; the
+// progress of its Tasks is seen by those who poll, since to answer every waiting
+// job after every commit costs more than the commits.
 func (d *drive) update(ctx context.Context, name string, f func(tx *store.Tx) error) error {
+	before := d.request.State
 	err := d.w.Store.Update(ctx, name, func(tx *store.Tx) error {
 		if err := tx.CheckClaim(d.claim); err != nil {
 			return err
 		}
 		return f(tx)
 	})
-	if err == nil {
+	if err == nil && d.request.State != before {
 		d.w.notify(d.claim.Ref)
 	}
 	return err
