@@ -123,9 +123,6 @@ func (s *Server) cancel(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if id := c.Param("id"); !signing.ValidRequestID(id) {
-		return &signing.Error{Code: signing.NotFound, Message: "no such request"}
-	}
 	snap, err := s.Workflow.Cancel(c.Request().Context(), c.Param("id"), who.id, who.origin)
 	if err != nil {
 		return s.refuseToken(c, who, err)

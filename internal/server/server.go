@@ -196,7 +196,7 @@ func (s *Server) fail(err error, c echo.Context) {
 	}
 	var he *echo.HTTPError
 	if errors.As(err, &he) && signing.CodeOf(err) == signing.Internal {
-		err = routeError(he, c)
+		err = routeError(he)
 	}
 	p := api.FromError(err)
 	p.Instance = c.Request().URL.Path
@@ -213,12 +213,11 @@ func (s *Server) fail(err error, c echo.Context) {
 }
 
 // routeError shapes what echo itself refuses.
-func routeError(he *echo.HTTPError, c echo.Context) error {
+func routeError(he *echo.HTTPError) error {
 	switch he.Code {
 	case http.StatusNotFound:
-		return &signing.Error{Code: signing.NotFound, Message: "no such route", Fix: "see /openapi.yaml"}
-	case http.StatusMethodNotAllowed:
-		return &signing.Error{Code: signing.Invalid, Message: "this route does not take " + c.Request().Method, Fix: "see /openapi.yaml"}
+		// The limiter's catch-all answers for wrong methods too.
+		return &signing.Error{Code: signing.NotFound, Message: "no such route, or not for this method", Fix: "see /openapi.yaml"}
 	case http.StatusRequestEntityTooLarge:
 		return &signing.Error{Code: signing.TooLarge, Message: "the body is too large"}
 	default:

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
@@ -69,6 +70,8 @@ type Options struct {
 	Lease       time.Duration
 	Workers     int
 	Checkpoint  time.Duration // between checkpoints; 0 means only Sequence signs
+	// RegistryTimeout bounds one request to the registry; 0 is the client's default.
+	RegistryTimeout config.Duration
 }
 
 // Env is a world in which a service can run, again and again.
@@ -188,7 +191,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return err
 	}
 	base := &transport{faults: s.Faults, base: http.DefaultTransport.(*http.Transport).Clone()}
-	s.Registry, err = registry.New([]registry.Config{{Host: e.World.Registry.Host, InsecureHTTP: true}}, registry.Options{Transport: base, Log: log})
+	s.Registry, err = registry.New([]registry.Config{{Host: e.World.Registry.Host, InsecureHTTP: true, Timeout: e.Options.RegistryTimeout}}, registry.Options{Transport: base, Log: log})
 	if err != nil {
 		return err
 	}
