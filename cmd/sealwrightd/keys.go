@@ -23,7 +23,7 @@ import (
 	"github.com/sealwright/sealwright/internal/registry"
 )
 
-// tryOpen opens everything that serve opens, except database and listeners.
+// tryOpen opens what serve opens, except database, TLS files and listeners.
 func tryOpen(ctx context.Context, c *loaded) error {
 	if _, err := key.Open(ctx, c.Keys, key.Options{}); err != nil {
 		return err

@@ -2,7 +2,7 @@
 //
 //	sealwrightd serve --config FILE          run the service
 //	sealwrightd dev [--dir DIR] [--world]    try it out: a whole world on loopback
-//	sealwrightd config check --config FILE   everything serve does, except listen
+//	sealwrightd config check --config FILE   read all files and prove the keys; opens no database
 //	sealwrightd keys list|public|test|new    look at keys, make new ones
 //	sealwrightd audit export --out DIR       the audit log, for `sealwright audit verify`
 package main
