@@ -142,6 +142,13 @@ func (c *Config) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	for i := range c.Issuers {
+		for _, p := range []*string{&c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile} {
+			if *p != "" && !filepath.IsAbs(*p) {
+				*p = filepath.Join(dir, *p)
+			}
+		}
+	}
 }
 
 func (c *Config) check(problem func(at, format string, args ...any)) {
@@ -181,6 +188,9 @@ func (c *Config) check(problem func(at, format string, args ...any)) {
 	}
 	if c.Log.Key == "" {
 		problem("log.key", "is missing: a reference to the key of the audit log; make one with `sealwrightd keys new --type log`")
+	}
+	if c.Log.CheckpointFile == "" {
+		problem("log.checkpoint_file", "is missing: a path outside the database's disk where the newest checkpoint is kept; without it a restored backup could rewrite the log")
 	}
 	if d := c.Log.CheckpointEvery.Duration(); d < 0 || d > 30*time.Second {
 		problem("log.checkpoint_every", "must be between 0 (the default) and 30s")

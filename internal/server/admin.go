@@ -25,6 +25,11 @@ func (s *Server) Admin() http.Handler {
 		if err := http.NewResponseController(w).SetWriteDeadline(s.Now().AddDate(0, 0, 1)); err != nil {
 			s.Log.Warn("exporting the audit log", "error", err)
 		}
+		// The export shall hold what happened up to now. A log that stands still
+		// is exported as it is: that is when it is needed most.
+		if err := s.Workflow.Sequence(r.Context()); err != nil {
+			s.Log.Error("extending the audit log before its export", "error", err)
+		}
 		if err := exportTar(r.Context(), s.Store, w); err != nil {
 			s.Log.Error("exporting the audit log", "error", err)
 			panic(http.ErrAbortHandler) // a cut-off answer must not look whole

@@ -284,7 +284,11 @@ func TestPolicyGenerationOnlyGrows(t *testing.T) {
 	if err := put(2); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, put(2), signing.Conflict)
+	if err := put(2); err != nil { // the same again seals it anew
+		t.Fatal(err)
+	}
+	other := func(tx *Tx) error { return tx.SetGeneration(2, signing.DigestOf([]byte("another"))) }
+	wantCode(t, s.Update(context.Background(), "generation", other), signing.Conflict)
 	wantCode(t, put(1), signing.Conflict)
 	if err := put(3); err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		return dbError("reading the schema version", err)
 	}
 	if app != applicationID && (tables > 0 || version > 0) {
-		return &signing.Error{Code: signing.Conflict, Message: "this is not a database of Sealwright", Expected: fmt.Sprintf("an empty file, or application_id %d", applicationID), Found: fmt.Sprintf("application_id %d with %d tables and indexes", app, tables), Fix: "give store.path a file of its own"}
+		return &signing.Error{Code: signing.Conflict, Message: "this is not a database of Sealwright", Expected: fmt.Sprintf("an empty file, or application_id %d", applicationID), Found: fmt.Sprintf("application_id %d with %d tables and indexes", app, tables), Fix: "give store.sqlite a file of its own"}
 	}
 	if version > len(steps) {
 		return &signing.Error{Code: signing.Conflict, Message: "the database was written by a newer version", Expected: fmt.Sprintf("schema version %d or less", len(steps)), Found: fmt.Sprintf("schema version %d", version), Fix: "start the newer version of sealwrightd, or restore a backup from before the upgrade"}

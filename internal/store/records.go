@@ -53,10 +53,11 @@ func (tx *Tx) Generation() (n int64, digest signing.Digest, err error) {
 	return n, digest, nil
 }
 
-// SetGeneration makes n the policy generation; it only grows (Conflict).
+// SetGeneration makes n the policy generation; it only grows (Conflict). The
+// same n and digest once more seal the row anew, under the first secret.
 func (tx *Tx) SetGeneration(n int64, digest signing.Digest) error {
 	sum := tx.seal.seal(generationDomain, strconv.FormatInt(n, 10), string(digest))
-	changed, err := tx.exec("INSERT INTO generation (id, n, digest, mac_key, mac) VALUES (1, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n, digest = excluded.digest, mac_key = excluded.mac_key, mac = excluded.mac WHERE generation.n < excluded.n",
+	changed, err := tx.exec("INSERT INTO generation (id, n, digest, mac_key, mac) VALUES (1, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = excluded.n, digest = excluded.digest, mac_key = excluded.mac_key, mac = excluded.mac WHERE generation.n < excluded.n OR (generation.n = excluded.n AND generation.digest = excluded.digest)",
 		n, string(digest), sum.key, sum.mac)
 	if err != nil {
 		return err
@@ -77,10 +78,10 @@ func (tx *Tx) Expire(n int) (int, error) {
 	return int(gone), err
 }
 
-// Overdue returns the ids of at most n Requests that wait (pending, for
-// approval, ready) past their deadline, the oldest first.
+// Overdue returns the ids of at most n Requests that are not over and past
+// their deadline, the oldest first.
 func (tx *Tx) Overdue(n int) ([]string, error) {
-	return tx.ids("SELECT id FROM requests WHERE state IN ('pending', 'awaiting_approval', 'ready') AND deadline <= ? ORDER BY deadline LIMIT ?", nanos(tx.now), n)
+	return tx.ids("SELECT id FROM requests WHERE state IN ('pending', 'awaiting_approval', 'ready', 'signing') AND deadline <= ? ORDER BY deadline LIMIT ?", nanos(tx.now), n)
 }
 
 // Unattempted returns the ids of at most n Tasks whose Intent is older than age

@@ -50,12 +50,12 @@ type seal struct {
 
 func newSealer(secrets [][]byte) (*sealer, error) {
 	if len(secrets) == 0 {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "no state secret", Expected: "at least one secret that is not in the database", Fix: "make one with `openssl rand -out state.secret 32` and name it in state_secret"}
+		return nil, &signing.Error{Code: signing.Invalid, Message: "no state secret", Expected: "at least one secret that is not in the database", Fix: "make one with `sealwrightd keys new --type state-secret` and name it in store.state_secret"}
 	}
 	s := &sealer{}
 	for i, secret := range secrets {
 		if len(secret) < MinSecret {
-			return nil, &signing.Error{Code: signing.Invalid, Message: fmt.Sprintf("state secret %d is too short", i+1), Expected: fmt.Sprintf("%d bytes or more", MinSecret), Found: fmt.Sprintf("%d bytes", len(secret)), Fix: "make one with `openssl rand -out state.secret 32`"}
+			return nil, &signing.Error{Code: signing.Invalid, Message: fmt.Sprintf("state secret %d is too short", i+1), Expected: fmt.Sprintf("%d bytes or more", MinSecret), Found: fmt.Sprintf("%d bytes", len(secret)), Fix: "make one with `sealwrightd keys new --type state-secret`"}
 		}
 		k := sealKey{secret: append([]byte(nil), secret...)}
 		k.id = hex.EncodeToString(k.mac("sealwright secret id v1", nil)[:8])

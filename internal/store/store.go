@@ -189,7 +189,7 @@ func (s *Store) forgetClaims(ctx context.Context) error {
 // names of one file share one lock.
 func createFile(path string) (string, error) {
 	if path == "" {
-		return "", &signing.Error{Code: signing.Invalid, Message: "no database file", Expected: "a path in store.path"}
+		return "", &signing.Error{Code: signing.Invalid, Message: "no database file", Expected: "a path in store.sqlite"}
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

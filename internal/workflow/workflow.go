@@ -161,6 +161,10 @@ func (w *Workflow) Load(ctx context.Context) error {
 		}
 		if n > 0 && have == digest {
 			w.generation = n
+			// Sealed anew: after a rotation the old state secret can go.
+			if err := tx.SetGeneration(n, digest); err != nil {
+				return err
+			}
 			return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ServiceStarted, Attrs: map[string]string{"version": w.Version}})
 		}
 		w.generation = n + 1
