@@ -282,7 +282,7 @@ func (w *Workflow) alarm(ctx context.Context, table string, cause error) {
 	}
 }
 
-// fail is a permanent refusal found outside the policy, shaped as one.
+// refusal shapes an error found outside the policy as a reason.
 func refusal(rule string, err error) signing.Reason {
 	p := signing.Public(err)
 	found := p.Message
