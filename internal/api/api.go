@@ -33,7 +33,7 @@ const (
 
 const (
 	// MaxSubmission bounds the body of a submission: signing.MaxArtifacts
-	// references of the greatest legal length are 240 KB.
+	// references of the greatest legal length are 330 KB.
 	MaxSubmission = 512 << 10
 	// MaxDepth bounds the nesting of what clients send; a submission needs 3.
 	MaxDepth = 16
@@ -67,12 +67,15 @@ type ArtifactRef struct {
 	Repository string `json:"repository"`
 	Digest     string `json:"digest"`
 	Tag        string `json:"tag,omitempty"`
+	// ResolvedFrom is the tag that the client resolved to get the digest; a
+	// client that was told the digest leaves it out.
+	ResolvedFrom string `json:"resolvedFrom,omitempty"`
 }
 
 // Artifact returns the reference as a domain value; it is valid if the
 // SubmitRequest that holds it is.
 func (a ArtifactRef) Artifact() signing.Artifact {
-	return signing.Artifact{Repository: signing.Repository(a.Repository), Digest: signing.Digest(a.Digest), Tag: a.Tag}
+	return signing.Artifact{Repository: signing.Repository(a.Repository), Digest: signing.Digest(a.Digest), Tag: a.Tag, ResolvedFrom: a.ResolvedFrom}
 }
 
 func refOf(a signing.Artifact) ArtifactRef {
@@ -100,6 +103,8 @@ func (r SubmitRequest) canonical() SubmitRequest {
 			Repository: strings.TrimSpace(a.Repository),
 			Digest:     strings.TrimSpace(a.Digest),
 			Tag:        strings.TrimSpace(a.Tag),
+
+			ResolvedFrom: strings.TrimSpace(a.ResolvedFrom),
 		})
 	}
 	return out
@@ -132,6 +137,7 @@ func (r SubmitRequest) Validate() error {
 		if err := validateRef(a); err != nil {
 			return inField(fmt.Sprintf("artifacts[%d]", i), err)
 		}
+		a.ResolvedFrom = "" // the same image, however it was found
 		if first, twice := seen[a]; twice {
 			return &signing.Error{Code: signing.Invalid, Message: fmt.Sprintf("artifacts[%d] repeats artifacts[%d]", i, first), Found: quote(a.Artifact().String()), Fix: "list each artifact once"}
 		}

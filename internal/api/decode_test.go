@@ -74,6 +74,8 @@ func TestBadSubmissionsAreRefusedWithWhatWasExpectedAndFound(t *testing.T) {
 		"repository with a digest":     {body(`{"repository":"r.dev/a@` + digestA + `","digest":"` + digestA + `"}`), "not a repository", signing.Invalid},
 		"repository too long":          {body(`{"repository":"r.dev/` + long + `","digest":"` + digestA + `"}`), "not a repository", signing.Invalid},
 		"bad tag":                      {body(`{"repository":"r.dev/a","digest":"` + digestA + `","tag":"-x"}`), "artifacts[0]: not a tag", signing.Invalid},
+		"resolved from no tag":         {body(`{"repository":"r.dev/a","digest":"` + digestA + `","resolvedFrom":"-x"}`), "artifacts[0]: not a tag", signing.Invalid},
+		"twice, found in two ways":     {body(`{"repository":"r.dev/a","digest":"` + digestA + `","resolvedFrom":"v1"},{"repository":"r.dev/a","digest":"` + digestA + `"}`), "artifacts[1] repeats artifacts[0]", signing.Invalid},
 		"twice the same":               {body(goodArtifact + "," + goodArtifact), "artifacts[1] repeats artifacts[0]", signing.Invalid},
 		"negative deadline":            {`{"policy":"release","deadlineSeconds":-1,"artifacts":[` + goodArtifact + `]}`, "out of bounds", signing.Invalid},
 		"deadline in a year":           {`{"policy":"release","deadlineSeconds":31536000,"artifacts":[` + goodArtifact + `]}`, "out of bounds", signing.Invalid},

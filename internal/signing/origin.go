@@ -91,10 +91,12 @@ type Facts struct {
 	Now      time.Time `json:"now"`
 }
 
-// Artifacts returns the artifacts of the images, in order.
+// Artifacts returns the artifacts of the images, in order, as they are decided
+// on and signed: without what the job says of how it got their digests.
 func (f Facts) Artifacts() []Artifact {
 	out := make([]Artifact, 0, len(f.Images))
 	for _, i := range f.Images {
+		i.Artifact.ResolvedFrom = ""
 		out = append(out, i.Artifact)
 	}
 	return slices.Clip(out)

@@ -94,9 +94,13 @@ type Artifact struct {
 	MediaType  string     `json:"mediaType,omitempty"`
 	Size       int64      `json:"size,omitempty"`
 	Tag        string     `json:"tag,omitempty"`
+	// ResolvedFrom is the tag that the client resolved to get the digest, empty
+	// where it was told the digest. It is the job's own word: a fact for
+	// `bind.digests_only`, no part of what is decided, compared or signed.
+	ResolvedFrom string `json:"resolvedFrom,omitempty"`
 }
 
-// Validate checks repository, digest and tag; media type and size are checked
+// Validate checks repository, digest and tags; media type and size are checked
 // where they are learned.
 func (a Artifact) Validate() error {
 	if err := a.Repository.Validate(); err != nil {
@@ -105,8 +109,13 @@ func (a Artifact) Validate() error {
 	if err := a.Digest.Validate(); err != nil {
 		return err
 	}
-	if a.Tag != "" {
-		return ValidateTag(a.Tag)
+	for _, t := range []string{a.Tag, a.ResolvedFrom} {
+		if t == "" {
+			continue
+		}
+		if err := ValidateTag(t); err != nil {
+			return err
+		}
 	}
 	return nil
 }

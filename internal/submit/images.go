@@ -15,6 +15,7 @@ type image struct {
 	repository signing.Repository
 	tag        string // to be resolved, only where digest is empty
 	digest     signing.Digest
+	resolved   string // the tag that digest was resolved from
 }
 
 // resolution is a tag that was resolved, once, and what it named then.
@@ -68,14 +69,19 @@ func artifacts(images []image, tags []string) []api.ArtifactRef {
 		tags = []string{""}
 	}
 	var out []api.ArtifactRef
-	seen := map[api.ArtifactRef]bool{}
+	seen := map[api.ArtifactRef]int{}
 	for _, i := range images {
 		for _, t := range tags {
 			a := api.ArtifactRef{Repository: string(i.repository), Digest: string(i.digest), Tag: t}
-			if !seen[a] {
+			n, twice := seen[a]
+			if !twice {
+				n, seen[a] = len(out), len(out)
 				out = append(out, a)
 			}
-			seen[a] = true
+			// Given by digest and by tag, it was found by its tag as well.
+			if out[n].ResolvedFrom == "" {
+				out[n].ResolvedFrom = i.resolved
+			}
 		}
 	}
 	return out
@@ -115,7 +121,7 @@ func (s *step) resolve(ctx context.Context, images []image) error {
 			s.resolved = append(s.resolved, resolution{i.given, string(digest)})
 			s.CI.Print(fmt.Sprintf("resolved %s to %s\n", i.given, digest))
 		}
-		images[n].digest = digest
+		images[n].digest, images[n].resolved = digest, i.tag
 	}
 	return nil
 }

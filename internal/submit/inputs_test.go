@@ -20,7 +20,7 @@ func TestATagIsResolvedOnceShownAndNeverSignedByItself(t *testing.T) {
 	w.env["INPUT_IMAGES"] = r.image + "\n" + r.image
 	code := w.main(t.Context())
 	w.check(code, submit.ExitOK, "resolved "+r.image+" to "+r.digest)
-	want := []api.ArtifactRef{{Repository: r.host + "/payments/web", Digest: r.digest}}
+	want := []api.ArtifactRef{{Repository: r.host + "/payments/web", Digest: r.digest, ResolvedFrom: "v1"}}
 	if d := cmp.Diff(want, w.bodies[0].Artifacts); d != "" {
 		t.Error(d)
 	}

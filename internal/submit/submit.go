@@ -228,6 +228,7 @@ func checkCompleted(body api.SubmitRequest, r api.Request) error {
 		}
 	}
 	for _, a := range body.Artifacts {
+		a.ResolvedFrom = "" // a task is about what is signed
 		if !done[a] {
 			return mismatchError{&signing.Error{Code: signing.Internal, Message: "the service says completed, but names no signature for an image that was submitted", Expected: a.Artifact().String(), Found: fmt.Sprintf("signatures for %d others", len(done)), Fix: "do not ship this image; report this to the operator of the service"}}
 		}
