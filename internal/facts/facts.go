@@ -35,6 +35,14 @@ const (
 	gatherers = 8
 )
 
+// Reader is where manifests and image configurations are read: the registry, or
+// what a job that publishes itself has uploaded. What it returns has the digest
+// that was asked for.
+type Reader interface {
+	Manifest(ctx context.Context, repo signing.Repository, tagOrDigest string) ([]byte, registry.Descriptor, error)
+	Blob(ctx context.Context, repo signing.Repository, d registry.Descriptor, most int64) ([]byte, error)
+}
+
 // Gather returns the Facts of a Request: identity and origin as the token gave
 // them, and for each artifact what the registry answers for its digest. The
 // artifacts of the result carry media type and size. The observations name
@@ -42,13 +50,13 @@ const (
 //
 // Errors keep the registry client's code: NotFound for a digest the registry
 // does not have, Unavailable or RateLimited where asking again may help.
-func Gather(ctx context.Context, reg *registry.Client, id signing.Identity, origin signing.Origin, policy string, artifacts []signing.Artifact, now time.Time) (signing.Facts, []signing.Observation, error) {
+func Gather(ctx context.Context, from Reader, id signing.Identity, origin signing.Origin, policy string, artifacts []signing.Artifact, now time.Time) (signing.Facts, []signing.Observation, error) {
 	f := signing.Facts{Identity: id, Origin: origin, Policy: policy, Now: now, Images: make([]signing.Image, len(artifacts))}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(gatherers)
 	for i, a := range artifacts {
 		g.Go(func() error {
-			img, err := image(ctx, reg, a)
+			img, err := image(ctx, from, a)
 			if err != nil {
 				return named(a, err)
 			}
@@ -107,8 +115,8 @@ func (p platform) String() string {
 	return s
 }
 
-func image(ctx context.Context, reg *registry.Client, a signing.Artifact) (signing.Image, error) {
-	raw, desc, err := reg.Manifest(ctx, a.Repository, string(a.Digest))
+func image(ctx context.Context, from Reader, a signing.Artifact) (signing.Image, error) {
+	raw, desc, err := from.Manifest(ctx, a.Repository, string(a.Digest))
 	if err != nil {
 		return signing.Image{}, err
 	}
@@ -139,15 +147,15 @@ func image(ctx context.Context, reg *registry.Client, a signing.Artifact) (signi
 		// none, and missing is no.
 	case d.Config != nil && isImageConfig(d.Config.MediaType):
 		img.Kind = "image"
-		if err := readConfig(ctx, reg, a.Repository, *d.Config, &img); err != nil {
+		if err := readConfig(ctx, from, a.Repository, *d.Config, &img); err != nil {
 			return signing.Image{}, err
 		}
 	}
 	return img, nil
 }
 
-func readConfig(ctx context.Context, reg *registry.Client, repo signing.Repository, c child, img *signing.Image) error {
-	raw, err := reg.Blob(ctx, repo, registry.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, MaxConfig)
+func readConfig(ctx context.Context, from Reader, repo signing.Repository, c child, img *signing.Image) error {
+	raw, err := from.Blob(ctx, repo, registry.Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, MaxConfig)
 	if err != nil {
 		return fmt.Errorf("reading image configuration: %w", err)
 	}

@@ -25,6 +25,10 @@ type Target struct {
 	Key      signing.KeyInfo
 	Options  map[string]string // of the policy's step
 	Origin   signing.Origin
+	// Offline says that Prepare must not ask the registry, because the job
+	// publishes what is signed: nothing is recognised. Artifact carries media type
+	// and size.
+	Offline bool
 }
 
 // Prepared is the outcome of Prepare. Exactly one of its fields is set.
@@ -100,4 +104,16 @@ type Method interface {
 	// if exactly this envelope is there and the technology's own verification
 	// accepts it. An envelope that is not there is ErrStaleBase.
 	Verify(ctx context.Context, t Target, e signing.Envelope) ([]signing.Location, error)
+}
+
+// Attacher is a Method whose envelopes a job can publish itself: what is to be
+// written is data, which registry.Attach writes without any signing code.
+// Methods that do not publish to the image's registry are none.
+type Attacher interface {
+	Method
+
+	// Attachment returns an envelope in the form in which a registry stores it.
+	// It holds the envelope against the target, as Publish does, and does no I/O.
+	// registry.Attach of it is what Publish does.
+	Attachment(t Target, e signing.Envelope) (signing.Attachment, error)
 }

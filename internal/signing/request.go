@@ -26,6 +26,7 @@ type Request struct {
 	Policy         string     `json:"policy"` // asked for by the job
 	Project        string     `json:"project,omitempty"`
 	Artifacts      []Artifact `json:"artifacts"`
+	Publish        Publisher  `json:"publish,omitempty"`
 	Identity       Identity   `json:"identity"`
 	Origin         Origin     `json:"origin"`
 	IdempotencyKey string     `json:"idempotencyKey"`
@@ -41,6 +42,20 @@ type Request struct {
 	Failure         *Error    `json:"failure,omitempty"` // why it ended denied, failed, canceled or expired
 	Ended           time.Time `json:"ended,omitzero"`
 }
+
+// Publisher says who writes the signatures of a Request to the registry.
+type Publisher string
+
+const (
+	// ByService is the default: the service writes with its own credentials.
+	ByService Publisher = ""
+	// ByClient leaves the writing to the job, with its credentials: the service
+	// needs no access to the registry.
+	ByClient Publisher = "client"
+)
+
+// Valid reports whether p is one of the two.
+func (p Publisher) Valid() bool { return p == ByService || p == ByClient }
 
 // Task is the work for one signature: (Artifact x Method x Key).
 type Task struct {

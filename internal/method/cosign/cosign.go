@@ -56,7 +56,7 @@ type Method struct{ registry *registry.Client }
 // New returns the method, reading and writing through reg.
 func New(reg *registry.Client) *Method { return &Method{registry: reg} }
 
-var _ method.Method = (*Method)(nil)
+var _ method.Attacher = (*Method)(nil)
 
 // Tag returns the tag of the signatures of a digest, sha256-<hex>.sig.
 func Tag(d signing.Digest) string { return "sha256-" + d.Hex() + ".sig" }
@@ -95,13 +95,15 @@ func (m *Method) Prepare(ctx context.Context, t method.Target, now time.Time) (m
 	if err != nil {
 		return method.Prepared{}, err
 	}
-	there, at, err := m.read(ctx, t, want)
-	if err != nil {
-		return method.Prepared{}, err
-	}
-	for _, b := range there {
-		if libraryVerify(ctx, t, v, b) == nil {
-			return method.Prepared{Recognised: []signing.Location{at}}, nil
+	if !t.Offline {
+		there, at, err := m.read(ctx, t, want)
+		if err != nil {
+			return method.Prepared{}, err
+		}
+		for _, b := range there {
+			if libraryVerify(ctx, t, v, b) == nil {
+				return method.Prepared{Recognised: []signing.Location{at}}, nil
+			}
 		}
 	}
 	hash, padding := algorithm(t.Key.Public)

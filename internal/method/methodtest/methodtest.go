@@ -56,6 +56,8 @@ func Run(t *testing.T, s Suite) {
 				"failing registry is never taken for an empty one":                 (*bench).failingRegistry,
 				"signature that was lost after writing is a stale base":            (*bench).lostSignature,
 				"altered manifest or blob of the registry never verifies":          (*bench).alteredContent,
+				"offline target asks nobody and recognises nothing":                (*bench).offline,
+				"attachment is what Publish writes, without asking anybody":        (*bench).attachment,
 				"key, option or artifact that cannot be signed is refused by Info": (*bench).refused,
 			} {
 				t.Run(name, func(t *testing.T) { f(newBench(t, s, referrers, "")) })
@@ -116,6 +118,58 @@ func (b *bench) envelope(t method.Target) signing.Envelope {
 		b.Fatal(err)
 	}
 	return e
+}
+
+// offline is the Prepare of a Request that the job itself publishes.
+func (b *bench) offline() {
+	e := b.envelope(b.target)
+	b.publish(b.target, e) // there is something that could be recognised
+	b.w.Wire.Reset()
+	t := b.target
+	t.Offline = true
+	in := b.prepare(t)
+	if asked := b.w.Wire.Requests(); len(asked) > 0 {
+		b.Errorf("Prepare of an offline target asks: %v", asked)
+	}
+	if _, err := b.m.Assemble(t, in, Sign(b, b.signer, in)); err != nil {
+		b.Error(err)
+	}
+}
+
+// attachment is what a job gets to write: the same as Publish, held against the
+// target in the same way.
+func (b *bench) attachment() {
+	m, ok := b.m.(method.Attacher)
+	if !ok {
+		return // it does not publish to the image's registry
+	}
+	e := b.envelope(b.target)
+	b.w.Wire.Reset()
+	a, err := m.Attachment(b.target, e)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if asked := b.w.Wire.Requests(); len(asked) > 0 {
+		b.Errorf("Attachment asks: %v", asked)
+	}
+	at, err := b.w.Client.Attach(b.Context(), a)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if diff := cmp.Diff([]signing.Location{at}, b.verify(b.target, e)); diff != "" {
+		b.Errorf("Attach and Verify name other places: %s", diff)
+	}
+	b.w.Wire.Reset()
+	b.publish(b.target, e)
+	if n := b.w.Wire.Writes(); n > 0 {
+		b.Errorf("Publish writes something else than Attach: %v", b.w.Wire.Requests())
+	}
+	b.count(1)
+	other := b.target
+	other.Artifact = b.w.Push(b, "acme/other")
+	if _, err := m.Attachment(other, e); !errors.Is(err, signing.Denied) {
+		b.Errorf("an attachment of another digest: %v", err)
+	}
 }
 
 func (b *bench) publish(t method.Target, e signing.Envelope) []signing.Location {
