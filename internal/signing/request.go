@@ -1,6 +1,7 @@
 package signing
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -103,10 +104,14 @@ type Intent struct {
 // Statement is what the bytes of an Intent say when parsed back. Before a key
 // is used it must equal the Task's artifact: nothing read from the database
 // authorises by itself.
+//
+// MediaType and Size are empty for methods that do not sign them.
 type Statement struct {
 	Repository Repository
 	Digest     Digest
 	Tag        string
+	MediaType  string
+	Size       int64
 }
 
 // Matches returns an error that names the first difference between s and a.
@@ -115,6 +120,8 @@ func (s Statement) Matches(a Artifact) error {
 		{"digest", string(s.Digest), string(a.Digest)},
 		{"repository", string(s.Repository), string(a.Repository)},
 		{"tag", s.Tag, a.Tag},
+		{"media type", cmp.Or(s.MediaType, a.MediaType), a.MediaType},
+		{"size", fmt.Sprint(cmp.Or(s.Size, a.Size)), fmt.Sprint(a.Size)},
 	} {
 		if c.said != c.want {
 			return &Error{Code: Denied, Message: "the bytes to be signed name another " + c.what + " than the request", Expected: fmt.Sprintf("%q", c.want), Found: fmt.Sprintf("%q", clip(c.said)), Fix: "the stored intent was altered: keep the database for examination and submit again"}

@@ -149,6 +149,8 @@ func TestAStatementMustEqualTheArtifactInEveryPart(t *testing.T) {
 		func(s *Statement) { s.Digest = DigestOf([]byte("b")) },
 		func(s *Statement) { s.Tag = "" },
 		func(s *Statement) { s.Tag = "v2" },
+		func(s *Statement) { s.MediaType = "application/vnd.oci.image.index.v1+json" },
+		func(s *Statement) { s.Size = 1 },
 	} {
 		other := same
 		change(&other)

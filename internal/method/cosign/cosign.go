@@ -24,9 +24,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -46,6 +43,9 @@ import (
 // Name is the method's name in policies and keys files.
 const Name = "cosign"
 
+// annotationsOption names the fields of the origin that become annotations.
+const annotationsOption = "annotations"
+
 // MaxPayload bounds the bytes to be signed. Without annotations they are some
 // 300; a field of Origin comes from a claim of a token that is bounded itself.
 const MaxPayload = 32 << 10
@@ -63,7 +63,7 @@ func Tag(d signing.Digest) string { return "sha256-" + d.Hex() + ".sig" }
 
 // Info returns the public key for verifiers. The one option is `annotations`.
 func (m *Method) Info(k signing.KeyInfo, options map[string]string) (method.Info, error) {
-	if _, err := annotationNames(options); err != nil {
+	if err := checkOptions(options); err != nil {
 		return method.Info{}, err
 	}
 	if _, err := verifier(k); err != nil {
@@ -133,7 +133,7 @@ func parse(raw []byte) (signing.Statement, map[string]string, error) {
 		return refuse("other JSON, or none")
 	}
 	for n, v := range p.Optional {
-		if _, ok := fields(signing.Origin{})[n]; !ok || v == "" {
+		if _, ok := method.OriginFields(signing.Origin{})[n]; !ok || v == "" {
 			return refuse("an annotation that is none of this service's")
 		}
 	}
@@ -184,16 +184,12 @@ func payloadFor(t method.Target) ([]byte, error) {
 	if err := t.Artifact.Validate(); err != nil {
 		return nil, err
 	}
-	names, err := annotationNames(t.Options)
-	if err != nil {
+	if err := checkOptions(t.Options); err != nil {
 		return nil, err
 	}
-	known, annotations := fields(t.Origin), map[string]string{}
-	for _, n := range names {
-		if known[n] == "" {
-			return nil, &signing.Error{Code: signing.Denied, Message: "the policy signs an annotation that the job's token does not say", Expected: "a value for " + n, Found: "none", Fix: "take " + n + " out of the option annotations, or use an issuer that says it"}
-		}
-		annotations[n] = known[n]
+	annotations, err := method.SignedFields(annotationsOption, t.Options, t.Origin)
+	if err != nil {
+		return nil, err
 	}
 	raw, err := encode(t.Artifact, annotations)
 	if err != nil {
@@ -205,49 +201,14 @@ func payloadFor(t method.Target) ([]byte, error) {
 	return raw, nil
 }
 
-// annotationNames reads the options of a step: `annotations` is a list of field
+// checkOptions reads the options of a step: `annotations` is a list of field
 // names of Origin, with commas between.
-func annotationNames(options map[string]string) ([]string, error) {
-	for o := range options {
-		if o != "annotations" {
-			return nil, &signing.Error{Code: signing.Invalid, Message: fmt.Sprintf("the cosign method has no option %q", o), Expected: "annotations", Fix: "take the option out of the policy's sign list"}
-		}
+func checkOptions(options map[string]string) error {
+	if err := method.CheckOptions(Name, options, annotationsOption); err != nil {
+		return err
 	}
-	list, ok := options["annotations"]
-	if !ok {
-		return nil, nil
-	}
-	known := fields(signing.Origin{})
-	var names []string
-	for _, n := range strings.Split(list, ",") {
-		n = strings.TrimSpace(n)
-		if _, ok := known[n]; !ok || slices.Contains(names, n) {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "the option annotations lists what cannot be signed", Expected: "field names of the origin, each once, with commas between: " + strings.Join(slices.Sorted(maps.Keys(known)), ", "), Found: fmt.Sprintf("%q", n)}
-		}
-		names = append(names, n)
-	}
-	return names, nil
-}
-
-// fields are the fields of an origin that can be signed, by their JSON names.
-func fields(o signing.Origin) map[string]string {
-	return map[string]string{
-		"sourceRepositoryURI":             o.SourceRepositoryURI,
-		"sourceRepositoryDigest":          o.SourceRepositoryDigest,
-		"sourceRepositoryRef":             o.SourceRepositoryRef,
-		"sourceRepositoryIdentifier":      o.SourceRepositoryIdentifier,
-		"sourceRepositoryOwnerURI":        o.SourceRepositoryOwnerURI,
-		"sourceRepositoryOwnerIdentifier": o.SourceRepositoryOwnerIdentifier,
-		"sourceRepositoryVisibility":      o.SourceRepositoryVisibility,
-		"buildConfigURI":                  o.BuildConfigURI,
-		"buildConfigDigest":               o.BuildConfigDigest,
-		"buildSignerURI":                  o.BuildSignerURI,
-		"buildSignerDigest":               o.BuildSignerDigest,
-		"buildTrigger":                    o.BuildTrigger,
-		"runInvocationURI":                o.RunInvocationURI,
-		"runnerEnvironment":               o.RunnerEnvironment,
-		"deploymentEnvironment":           o.DeploymentEnvironment,
-	}
+	_, err := method.FieldNames(annotationsOption, options)
+	return err
 }
 
 // algorithm returns how the verifiers expect a key to sign.

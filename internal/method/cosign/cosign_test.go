@@ -194,7 +194,7 @@ func TestPayloadIsTheOneThatCosignAndContainersImageExpect(t *testing.T) {
 func TestAnnotationsAreFieldsOfTheOriginByTheirJSONNames(t *testing.T) {
 	// An origin whose every text field holds its own JSON name.
 	names := map[string]any{}
-	for n := range fields(signing.Origin{}) {
+	for n := range method.OriginFields(signing.Origin{}) {
 		names[n] = n
 	}
 	raw, err := json.Marshal(names)
@@ -207,7 +207,7 @@ func TestAnnotationsAreFieldsOfTheOriginByTheirJSONNames(t *testing.T) {
 	if err := dec.Decode(&o); err != nil {
 		t.Fatal(err)
 	}
-	for n, v := range fields(o) {
+	for n, v := range method.OriginFields(o) {
 		if n != v {
 			t.Errorf("annotation %s is the field %s", n, v)
 		}
