@@ -139,7 +139,7 @@ func (d *drive) deny(ctx context.Context, reasons signing.Reason, failure *signi
 		if err := d.w.current(tx); err != nil {
 			return err
 		}
-		return d.move(tx, signing.RequestDenied, audit.Event{Kind: audit.RequestDenied, Attrs: deniedAttrs(d.request, leaves, d.w.generation)})
+		return d.move(tx, signing.RequestDenied, audit.Event{Kind: audit.RequestDenied, Attrs: audit.Denied(d.request, d.w.generation)})
 	})
 	return done(err)
 }
@@ -168,7 +168,7 @@ func (d *drive) allow(ctx context.Context) error {
 		if err := d.w.current(tx); err != nil {
 			return err
 		}
-		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: decidedAttrs(r, d.w.generation)}, tasks...)
+		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.w.generation)}, tasks...)
 	})
 }
 

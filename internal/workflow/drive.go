@@ -146,6 +146,10 @@ func (d *drive) move(tx *store.Tx, to signing.RequestState, ev audit.Event, task
 	ev.Time, ev.Request = tx.Now(), d.request.ID
 	if to.Terminal() {
 		d.request.Ended = tx.Now()
+		if ev.Attrs == nil {
+			ev.Attrs = map[string]string{}
+		}
+		audit.Failure(ev.Attrs, d.request.Failure)
 	}
 	if err := tx.Transition(store.Change{Request: d.request, To: string(to), Events: []audit.Event{ev}, NewTasks: tasks, Fence: d.claim}); err != nil {
 		return err

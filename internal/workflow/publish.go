@@ -106,7 +106,7 @@ func (d *drive) publishTask(ctx context.Context, t *signing.Task) (err error) {
 			if err := tx.CheckLease(name, d.w.Owner, fence); err != nil {
 				return err
 			}
-			if err := d.changeTask(tx, t, signing.Published, audit.Event{Kind: audit.TaskPublished, Attrs: locationAttrs(t)}); err != nil {
+			if err := d.changeTask(tx, t, signing.Published, audit.Event{Kind: audit.TaskPublished, Attrs: audit.Located(t)}); err != nil {
 				return err
 			}
 			return tx.ReleaseLease(name, d.w.Owner, fence)

@@ -122,6 +122,7 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 		case r.State.CanBecome(signing.Canceled):
 			r.Ended = tx.Now()
 			r.Failure = &signing.Error{Code: signing.Denied, Message: "the run canceled this request"}
+			audit.Failure(ev.Attrs, r.Failure)
 			err = tx.Transition(store.Change{Request: r, To: string(signing.Canceled), Events: []audit.Event{ev}})
 		case r.State == signing.Signing && !r.CancelRequested:
 			r.CancelRequested = true

@@ -104,7 +104,7 @@ func (d *drive) changeTask(tx *store.Tx, t *signing.Task, to signing.TaskState, 
 
 func (d *drive) failTask(ctx context.Context, t *signing.Task, cause error) error {
 	t.Failure = signing.Public(cause)
-	return d.moveTask(ctx, "fail task", t, signing.TaskFailed, audit.Event{Kind: audit.TaskFailed, Attrs: map[string]string{"code": string(t.Failure.Code)}})
+	return d.moveTask(ctx, "fail task", t, signing.TaskFailed, audit.Event{Kind: audit.TaskFailed, Attrs: audit.Failed(t)})
 }
 
 func (d *drive) target(t *signing.Task) (method.Method, method.Target, error) {
@@ -158,13 +158,13 @@ func (d *drive) prepare(ctx context.Context) error {
 		for i, t := range queued {
 			if len(found[i].Recognised) > 0 {
 				t.Recognised, t.Locations = true, found[i].Recognised
-				if err := d.changeTask(tx, t, signing.Published, audit.Event{Kind: audit.TaskRecognised, Attrs: locationAttrs(t)}); err != nil {
+				if err := d.changeTask(tx, t, signing.Published, audit.Event{Kind: audit.TaskRecognised, Attrs: audit.Located(t)}); err != nil {
 					return err
 				}
 				continue
 			}
 			t.Intent, t.Failure, t.Tries = found[i].Intent, nil, 0
-			if err := d.changeTask(tx, t, signing.Prepared, audit.Event{Kind: audit.TaskPrepared, Attrs: preparedAttrs(t)}); err != nil {
+			if err := d.changeTask(tx, t, signing.Prepared, audit.Event{Kind: audit.TaskPrepared, Attrs: audit.Prepared(t)}); err != nil {
 				return err
 			}
 		}
@@ -180,7 +180,7 @@ func (d *drive) failAll(ctx context.Context, cause error) error {
 				continue
 			}
 			t.Failure = signing.Public(cause)
-			if err := d.changeTask(tx, t, signing.TaskFailed, audit.Event{Kind: audit.TaskFailed, Attrs: map[string]string{"code": string(t.Failure.Code)}}); err != nil {
+			if err := d.changeTask(tx, t, signing.TaskFailed, audit.Event{Kind: audit.TaskFailed, Attrs: audit.Failed(t)}); err != nil {
 				return err
 			}
 		}
@@ -242,7 +242,7 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 			return &signing.Error{Code: signing.Conflict, Message: "the request changed before the key was used"}
 		}
 		for _, t := range tasks {
-			ev := audit.Event{Time: tx.Now(), Kind: audit.KeyAttempt, Request: t.RequestID, Task: t.ID, Attrs: attemptAttrs(t)}
+			ev := audit.Event{Time: tx.Now(), Kind: audit.KeyAttempt, Request: t.RequestID, Task: t.ID, Attrs: audit.Attempted(t, t.Attempts+1)}
 			if err := tx.Attempt(t, d.claim, ev); err != nil {
 				return err
 			}
@@ -271,7 +271,7 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 				continue
 			}
 			t.Envelope, t.Failure, t.Tries = envelopes[i], nil, 0
-			if err := d.changeTask(tx, t, signing.Signed, audit.Event{Kind: audit.TaskSigned, Attrs: signedAttrs(t)}); err != nil {
+			if err := d.changeTask(tx, t, signing.Signed, audit.Event{Kind: audit.TaskSigned, Attrs: audit.Signed(t)}); err != nil {
 				return err
 			}
 		}
@@ -351,8 +351,6 @@ func (d *drive) conclude(ctx context.Context) error {
 	}
 	if to == signing.Completed {
 		d.request.Failure = nil
-	} else {
-		ev.Attrs = map[string]string{"code": string(d.request.Failure.Code)}
 	}
 	return done(d.update(ctx, "conclude", func(tx *store.Tx) error { return d.move(tx, to, ev) }))
 }

@@ -157,7 +157,7 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 		}
 		err = tx.InsertRequest(r, store.NewRequest{
 			IdempotencyScope: scope(id, origin), ReplayKey: replayKey(id, s.IdempotencyKey), ReplayUntil: id.Accepted, CapabilityHash: hash,
-			Events: []audit.Event{{Time: tx.Now(), Kind: audit.RequestSubmitted, Request: r.ID, Attrs: submittedAttrs(r)}},
+			Events: []audit.Event{{Time: tx.Now(), Kind: audit.RequestSubmitted, Request: r.ID, Attrs: audit.Submitted(r)}},
 		})
 		if err != nil {
 			return err

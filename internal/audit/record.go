@@ -1,0 +1,115 @@
+package audit
+
+import (
+	"strconv"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// The functions in this file return the attributes of the events of a Request
+// and its Tasks, as they are when the event is made. Values that do not fit an
+// attribute's grammar go in as hashes, so that no text of a stranger reaches the
+// log. Beside what people look for, each has a digest of the whole record, so
+// that evidence made later is held against the log to the last byte.
+
+// Submitted returns the attributes of RequestSubmitted.
+func Submitted(r *signing.Request) map[string]string {
+	names := make([]string, 0, len(r.Artifacts))
+	for _, a := range r.Artifacts {
+		names = append(names, a.String())
+	}
+	out := map[string]string{"body": string(r.BodyDigest), "idempotency": Hashed(r.IdempotencyKey), "submission": string(r.SubmissionDigest())}
+	Put(out, "policy", r.Policy)
+	PutList(out, "artifacts", names)
+	Origin(out, r.Identity, r.Origin)
+	return out
+}
+
+// Decided returns the attributes of RequestDecided.
+func Decided(r *signing.Request, generation int64) map[string]string {
+	out := map[string]string{
+		"effect": string(r.Decision.Effect), "basis": string(r.Decision.BasisDigest), "policy_digest": string(r.Decision.Basis.PolicyDigest),
+		"decision": string(r.Decision.Digest()), "generation": strconv.FormatInt(generation, 10),
+	}
+	Put(out, "project", r.Project)
+	Put(out, "policy", r.Policy)
+	return out
+}
+
+// Denied returns the attributes of RequestDenied.
+func Denied(r *signing.Request, generation int64) map[string]string {
+	leaves := r.Decision.Reasons.Failures()
+	rules := make([]string, 0, len(leaves))
+	for _, l := range leaves {
+		rules = append(rules, l.Rule)
+	}
+	if len(rules) == 0 {
+		rules = []string{"policy"}
+	}
+	out := map[string]string{"decision": string(r.Decision.Digest()), "generation": strconv.FormatInt(generation, 10)}
+	PutList(out, "rules", rules)
+	Put(out, "project", r.Project)
+	Put(out, "policy", r.Policy)
+	return out
+}
+
+// Failure adds the code and the digest of why a Request or Task ended, if
+// something says why.
+func Failure(attrs map[string]string, e *signing.Error) {
+	if e != nil {
+		attrs["code"], attrs["failure"] = string(e.Code), string(e.Digest())
+	}
+}
+
+func ofTask(t *signing.Task) map[string]string {
+	out := map[string]string{"record": string(t.RecordDigest())}
+	Put(out, "repository", string(t.Artifact.Repository))
+	Put(out, "digest", string(t.Artifact.Digest))
+	Put(out, "tag", t.Artifact.Tag)
+	Put(out, "method", t.Step.Method)
+	Put(out, "key", t.Step.Key)
+	return out
+}
+
+// Prepared returns the attributes of TaskPrepared.
+func Prepared(t *signing.Task) map[string]string {
+	out := ofTask(t)
+	Put(out, "key_version", t.Step.KeyVersion)
+	out["intent"] = string(signing.DigestOf(t.Intent.Bytes))
+	return out
+}
+
+// Attempted returns the attributes of KeyAttempt, of the n-th attempt.
+func Attempted(t *signing.Task, n int) map[string]string {
+	out := map[string]string{"attempt": strconv.Itoa(n), "intent": string(signing.DigestOf(t.Intent.Bytes))}
+	Put(out, "key", t.Step.Key)
+	Put(out, "key_version", t.Step.KeyVersion)
+	Put(out, "method", t.Step.Method)
+	return out
+}
+
+// Signed returns the attributes of TaskSigned.
+func Signed(t *signing.Task) map[string]string {
+	out := map[string]string{"envelope": string(signing.DigestOf(t.Envelope.Bytes)), "intent": string(signing.DigestOf(t.Intent.Bytes)), "record": string(t.RecordDigest())}
+	Put(out, "key", t.Step.Key)
+	Put(out, "method", t.Step.Method)
+	return out
+}
+
+// Located returns the attributes of TaskPublished and TaskRecognised.
+func Located(t *signing.Task) map[string]string {
+	out := ofTask(t)
+	uris := make([]string, 0, len(t.Locations))
+	for _, l := range t.Locations {
+		uris = append(uris, l.URI)
+	}
+	PutList(out, "locations", uris)
+	return out
+}
+
+// Failed returns the attributes of TaskFailed.
+func Failed(t *signing.Task) map[string]string {
+	out := map[string]string{}
+	Failure(out, t.Failure)
+	return out
+}
