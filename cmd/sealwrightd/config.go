@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/config"
@@ -17,6 +15,7 @@ import (
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/signing"
 )
 
 const (
@@ -84,6 +83,8 @@ type loaded struct {
 	Config
 	Keys     []key.Config
 	Policies *policy.Set
+	// policyFiles identifies the files that Policies was read from.
+	policyFiles signing.Digest
 }
 
 // load reads all configuration files and reports every problem at once.
@@ -110,7 +111,7 @@ func load(path string) (*loaded, error) {
 		problems = collect(problems, func() (err error) { out.Keys, err = loadKeys(c.Keys); return err })
 	}
 	if c.Policies != "" {
-		problems = collect(problems, func() (err error) { out.Policies, err = loadPolicies(c.Policies); return err })
+		problems = collect(problems, func() (err error) { out.Policies, out.policyFiles, err = loadPolicies(c.Policies); return err })
 	}
 	if len(problems) > 0 {
 		return nil, problems
@@ -220,26 +221,13 @@ func loadKeys(path string) ([]key.Config, error) {
 	return key.Load(path, raw)
 }
 
-// loadPolicies reads every .yaml and .yml file below dir.
-func loadPolicies(dir string) (*policy.Set, error) {
-	files := map[string][]byte{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() || (!strings.HasSuffix(path, ".yaml") && !strings.HasSuffix(path, ".yml")) {
-			return nil
-		}
-		if len(files) == maxPolicyFiles {
-			return fmt.Errorf("more than %d policy files below %s", maxPolicyFiles, dir)
-		}
-		files[path], err = readBounded(path)
-		return err
-	})
+func loadPolicies(dir string) (*policy.Set, signing.Digest, error) {
+	files, err := readPolicies(dir)
 	if err != nil {
-		return nil, fmt.Errorf("reading policies: %w", err)
+		return nil, "", err
 	}
-	return policy.Load(files)
+	set, err := policy.Load(files)
+	return set, policyDigest(files), err
 }
 
 // wanted lists which policies ask for which keys.

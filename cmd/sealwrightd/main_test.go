@@ -250,6 +250,7 @@ func TestBrokenConfigurationIsRefusedWithItsLine(t *testing.T) {
 // running is a service that listens.
 type running struct {
 	stop func() (code int, errs string)
+	said func() string // to standard error so far
 }
 
 func (f files) serve() running {
@@ -271,7 +272,7 @@ func (f files) serve() running {
 	case <-time.After(time.Minute):
 		f.t.Fatalf("serve does not listen: %s", errs)
 	}
-	return running{stop}
+	return running{stop, errs.String}
 }
 
 // watched is a writer that tells when something was written.

@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/server"
@@ -46,6 +49,14 @@ func serve(ctx context.Context, c *loaded, log *slog.Logger, started func(addr s
 	}
 	ran := make(chan error, 1)
 	go func() { ran <- s.workflow.Run(base) }()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	poll := time.NewTicker(policyPoll)
+	defer poll.Stop()
+	var reloads sync.WaitGroup
+	reloads.Go(func() { newReloader(c, s.workflow, log).run(base, poll.C, hangup) })
+	defer reloads.Wait()
 	log.Info("listening", "address", l.Addr().String(), "url", c.Server.URL, "tls", !c.Server.PlainHTTP)
 	if started != nil {
 		started(l.Addr().String())

@@ -78,6 +78,7 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (closing: %v)", err, db.Close())
 	}
+	metrics.Generation(s.workflow.Generation)
 	s.server = server.New(server.Options{
 		Workflow: s.workflow, Store: db, Identity: ids, LogKey: s.logKey, Log: log, Now: time.Now, Metrics: metrics,
 		Rate: c.Server.Rate, PublicLog: c.Server.PublicLog,

@@ -30,6 +30,7 @@ const (
 var kindTable = map[string]kind{
 	ServiceStarted: {aboutService, []string{"version"}, nil},
 	ConfigLoaded:   {aboutService, []string{"policies"}, []string{"generation", "keys", "config"}},
+	ConfigRefused:  {aboutService, []string{"files", "generation"}, nil},
 
 	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission"}, originAttrs)},
 	RequestDecided:   {aboutRequest, []string{"effect", "basis"}, []string{"project", "policy", "policy_digest", "decision", "generation"}},
@@ -134,7 +135,7 @@ var grammars = map[string]func(string) bool{
 	"generation": reNumber.MatchString, "tasks": reNumber.MatchString, "tries": reNumber.MatchString, "attempt": reNumber.MatchString,
 	"size": reNumber.MatchString, "known_size": reNumber.MatchString, "root": reRoot.MatchString, "known_root": reRoot.MatchString,
 	"key_version": reRoot.MatchString,
-	"policies":    nil, "keys": nil, "config": nil, "policy_digest": nil, "basis": nil, "body": nil, "idempotency": nil,
+	"policies":    nil, "keys": nil, "config": nil, "files": nil, "policy_digest": nil, "basis": nil, "body": nil, "idempotency": nil,
 	"subject": nil, "token": nil, "ref": nil, "digest": nil, "intent": nil, "envelope": nil, "submission": nil, "decision": nil, "record": nil, "failure": nil,
 	"issuer": reURL.MatchString, "forge": reHost.MatchString, "source": rePath.MatchString, "source_id": reID.MatchString,
 	"owner_id": reID.MatchString, "commit": reCommit.MatchString, "run": reID.MatchString, "job": reID.MatchString, "actor_id": reID.MatchString,

@@ -26,6 +26,7 @@ const (
 const (
 	ServiceStarted   = "service.started"          // a service opened this log
 	ConfigLoaded     = "config.loaded"            // policies and key scopes that decide from here on
+	ConfigRefused    = "config.refused"           // policies on disk that could not be loaded: the old ones decide on
 	RequestSubmitted = "request.submitted"        // who asked, from which commit, for what
 	RequestDecided   = "request.decided"          // policy allowed it, or asks for approval
 	RequestDenied    = "request.denied"           // the names of the rules that refused it

@@ -76,6 +76,12 @@ type Policy struct {
 	digest      signing.Digest
 }
 
+// IsTest reports whether a file of a policy folder holds cases for
+// `policy test`, and no policy.
+func IsTest(path string) bool {
+	return strings.HasSuffix(path, ".test.yaml") || strings.HasSuffix(path, ".test.yml")
+}
+
 // Load reads policy files, path -> YAML. The error is config.Problems with
 // every problem of all files: unknown words, broken patterns and conditions,
 // rules that would never or always hold, a repository in two rows, an image

@@ -37,6 +37,22 @@ func NewMetrics(backlog func() float64) *Metrics {
 	return m
 }
 
+// Generation reports, whenever it is scraped, the number of the configuration in
+// force, and whether newer policies on disk could not be loaded.
+func (m *Metrics) Generation(of func() (n int64, refused bool)) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_policy_generation", Help: "Number of the configuration by which this process decides."}, func() float64 {
+			n, _ := of()
+			return float64(n)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_policy_refused", Help: "1 while the policy files on disk cannot be loaded and older ones are in force."}, func() float64 {
+			if _, refused := of(); refused {
+				return 1
+			}
+			return 0
+		}))
+}
+
 // Handler serves the metrics in Prometheus's text format.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})

@@ -18,7 +18,7 @@ import (
 // refused from the token alone is refused before any network access.
 func (d *drive) decide(ctx context.Context) error {
 	r := d.request
-	p, err := d.w.Policies.Find(r.Origin, r.Policy)
+	p, err := d.conf.policies.Find(r.Origin, r.Policy)
 	if err != nil {
 		return d.deny(ctx, signing.Reason{Rule: "policy", Children: []signing.Reason{refusal("policy", err)}}, signing.Public(err))
 	}
@@ -136,10 +136,10 @@ func (d *drive) deny(ctx context.Context, reasons signing.Reason, failure *signi
 	failure.Code = signing.Denied
 	d.request.Failure = failure
 	err := d.update(ctx, "deny", func(tx *store.Tx) error {
-		if err := d.w.current(tx); err != nil {
+		if err := current(tx, d.conf); err != nil {
 			return err
 		}
-		return d.move(tx, signing.RequestDenied, audit.Event{Kind: audit.RequestDenied, Attrs: audit.Denied(d.request, d.w.generation)})
+		return d.move(tx, signing.RequestDenied, audit.Event{Kind: audit.RequestDenied, Attrs: audit.Denied(d.request, d.conf.n)})
 	})
 	return done(err)
 }
@@ -165,10 +165,10 @@ func (d *drive) allow(ctx context.Context) error {
 		}
 	}
 	return d.update(ctx, "allow", func(tx *store.Tx) error {
-		if err := d.w.current(tx); err != nil {
+		if err := current(tx, d.conf); err != nil {
 			return err
 		}
-		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.w.generation)}, tasks...)
+		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.conf.n)}, tasks...)
 	})
 }
 
@@ -190,7 +190,7 @@ func (d *drive) begin(ctx context.Context) error {
 	}
 	d.request.Failure = nil
 	err = d.update(ctx, "begin", func(tx *store.Tx) error {
-		if err := d.w.current(tx); err != nil {
+		if err := current(tx, d.conf); err != nil {
 			return err
 		}
 		return d.move(tx, signing.Signing, audit.Event{Kind: audit.RequestSigning, Attrs: map[string]string{"basis": string(c.basis)}})

@@ -19,6 +19,7 @@ type drive struct {
 	claim *store.Claim
 	log   *slog.Logger
 
+	conf    *generation      // by which the present step is taken
 	request *signing.Request // as last read from or written to the store
 	tasks   []*signing.Task
 }
@@ -46,6 +47,8 @@ func (d *drive) run(ctx context.Context) {
 			if d.lost(ctx) {
 				return
 			}
+		case d.conf != d.w.inForce.Load():
+			// Other policies came into force meanwhile: again, by those.
 		default:
 			d.wait(ctx, err)
 			return
@@ -62,6 +65,7 @@ var errFinished = errors.New("finished")
 
 // step reads the Request and takes the one step that its state asks for.
 func (d *drive) step(ctx context.Context) error {
+	d.conf = d.w.inForce.Load()
 	err := d.w.Store.View(ctx, func(tx *store.Tx) (err error) {
 		if d.request, err = tx.Request(d.claim.Ref); err != nil {
 			return err

@@ -170,8 +170,7 @@ func (w *Workflow) Ready(ctx context.Context) []Check {
 		}
 		w.mu.Unlock()
 		checks = append(checks, c)
-		err = w.current(tx)
-		checks = append(checks, Check{"configuration", err == nil, fmt.Sprintf("generation %d", w.generation)})
+		checks = append(checks, w.readyConfiguration(tx))
 		return nil
 	})
 	checks = append(checks, Check{Name: "database", OK: err == nil})

@@ -61,7 +61,7 @@ func (d *drive) recheck(_ context.Context) (*clearance, error) {
 	if d.late() {
 		return nil, refuse("deadline", "signing by "+r.Deadline.String(), "the deadline has passed", "submit again")
 	}
-	p, ok := d.w.Policies.Policy(r.Project, r.Policy)
+	p, ok := d.conf.policies.Policy(r.Project, r.Policy)
 	if !ok {
 		return nil, refuse("policy", r.Project+"/"+r.Policy, "no such policy any more (policy_changed)", "submit again")
 	}

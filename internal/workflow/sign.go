@@ -231,7 +231,7 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 	// Commit point: from here on each key may have been used once more than
 	// its result is known. A cancel that is committed first wins.
 	err := d.update(ctx, "attempt", func(tx *store.Tx) error {
-		if err := d.w.current(tx); err != nil {
+		if err := current(tx, d.conf); err != nil {
 			return err
 		}
 		r, err := tx.Request(d.request.ID)

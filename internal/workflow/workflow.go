@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/audit"
@@ -68,7 +69,8 @@ const (
 )
 
 // Options are the parts that a Workflow is built from. Store, Policies, Keys,
-// Methods, Registry, Now, Rand, Log and LogSigner are required.
+// Methods, Registry, Now, Rand, Log and LogSigner are required. Policies are
+// those to start with: Reload replaces them.
 type Options struct {
 	Store    *store.Store
 	Policies *policy.Set
@@ -98,10 +100,12 @@ type Options struct {
 // Workflow drives Requests. Make one with New, start it with Run.
 type Workflow struct {
 	Options
-	generation int64         // set by load before any work, then constant
-	slots      chan struct{} // one token for each Request being driven
-	wake       chan struct{} // capacity 1: a job may be due
-	drives     sync.WaitGroup
+	inForce       atomic.Pointer[generation]
+	refusedReload atomic.Pointer[refusedReload] // nil unless the policies on disk are broken
+	loading       sync.Mutex                    // one configuration is loaded at a time
+	slots         chan struct{}                 // one token for each Request being driven
+	wake          chan struct{}                 // capacity 1: a job may be due
+	drives        sync.WaitGroup
 
 	mu       sync.Mutex
 	waiters  map[string]*waiter // guarded by mu; those who wait for a change of a Request
@@ -148,44 +152,11 @@ func New(o Options) (*Workflow, error) {
 	}, nil
 }
 
-// Load records the configuration in the database: a changed one becomes the
-// next generation. From here on a process that holds another generation
-// neither decides nor signs. Run calls it; it is separate so that a server can
-// report a failure before it listens.
-func (w *Workflow) Load(ctx context.Context) error {
-	digest := signing.DigestOf([]byte(string(w.Policies.Digest()) + " " + string(w.Keys.Digest())))
-	err := w.Store.Update(ctx, "load", func(tx *store.Tx) error {
-		n, have, err := tx.Generation()
-		if err != nil {
-			return err
-		}
-		if n > 0 && have == digest {
-			w.generation = n
-			// Sealed anew: after a rotation the old state secret can go.
-			if err := tx.SetGeneration(n, digest); err != nil {
-				return err
-			}
-			return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ServiceStarted, Attrs: map[string]string{"version": w.Version}})
-		}
-		w.generation = n + 1
-		if err := tx.SetGeneration(n+1, digest); err != nil {
-			return err
-		}
-		return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ConfigLoaded, Attrs: map[string]string{
-			"generation": fmt.Sprint(n + 1), "policies": string(w.Policies.Digest()), "keys": string(w.Keys.Digest()), "config": string(digest),
-		}})
-	})
-	if err != nil {
-		return fmt.Errorf("recording the configuration: %w", err)
-	}
-	return nil
-}
-
 // Run drives Requests until ctx ends, then waits for what is in hand. Load must
 // have succeeded before.
 func (w *Workflow) Run(ctx context.Context) error {
-	if w.generation == 0 {
-		return errors.New("workflow: Run before Load")
+	if w.inForce.Load() == nil {
+		return errNotLoaded
 	}
 	w.mu.Lock()
 	w.run, w.stopped = ctx, false
@@ -235,7 +206,10 @@ func (w *Workflow) claim(ctx context.Context) error {
 		// decide leaves the jobs to those that may.
 		var due bool
 		err := w.Store.View(ctx, func(tx *store.Tx) error {
-			if err := w.current(tx); err != nil {
+			if err := w.catchUp(tx); err != nil {
+				return err
+			}
+			if err := current(tx, w.inForce.Load()); err != nil {
 				return err
 			}
 			at, ok, err := tx.NextDue(jobDrive)
@@ -415,17 +389,4 @@ func (w *Workflow) forget(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// current refuses to go on when another generation of the configuration is in
-// force than the one this process holds.
-func (w *Workflow) current(tx *store.Tx) error {
-	n, _, err := tx.Generation()
-	if err != nil {
-		return err
-	}
-	if n != w.generation {
-		return &signing.Error{Code: signing.Unavailable, Message: "this process holds another generation of the configuration than the database", Expected: fmt.Sprintf("generation %d", n), Found: fmt.Sprintf("generation %d", w.generation), Fix: "restart this process with the newest policies and keys file"}
-	}
-	return nil
 }

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/workflow"
+)
+
+// policyPoll is how often the policy folder is looked at. A change is loaded
+// when two looks in a row find the same: who writes several files is given the
+// time between them.
+const policyPoll = 2 * time.Second
+
+// reloader puts changed policies in force while the service runs.
+type reloader struct {
+	dir      string
+	keys     []key.Config
+	workflow *workflow.Workflow
+	log      *slog.Logger
+
+	tried signing.Digest // of the files that were loaded or refused last
+	seen  signing.Digest // of the files at the last look
+}
+
+// newReloader returns a reloader for what c has loaded.
+func newReloader(c *loaded, w *workflow.Workflow, log *slog.Logger) *reloader {
+	return &reloader{dir: c.Config.Policies, keys: c.Keys, workflow: w, log: log, tried: c.policyFiles, seen: c.policyFiles}
+}
+
+// run looks at the folder every poll, and at once on hangup, until ctx ends.
+func (r *reloader) run(ctx context.Context, poll <-chan time.Time, hangup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll:
+			r.look(ctx, false)
+		case <-hangup:
+			r.look(ctx, true)
+		}
+	}
+}
+
+// look loads the folder if it is not what was tried last and has settled, or
+// if it was asked for.
+func (r *reloader) look(ctx context.Context, asked bool) {
+	files, err := readPolicies(r.dir)
+	digest := policyDigest(files)
+	if err != nil {
+		digest = signing.DigestOf([]byte(err.Error()))
+	}
+	settled := digest == r.seen
+	r.seen = digest
+	if !asked && (digest == r.tried || !settled) {
+		return
+	}
+	r.tried = digest
+	var set *policy.Set
+	if err == nil {
+		set, err = checkPolicies(files, r.keys)
+	}
+	if err != nil {
+		r.refuse(ctx, digest, err)
+		return
+	}
+	n, err := r.workflow.Reload(ctx, set)
+	if err != nil {
+		r.tried = "" // the database could not be written: try again
+		r.log.Error("putting policies in force; the old ones stay", "error", err)
+		return
+	}
+	r.log.Info("policies are in force", "generation", n, "policies", len(set.Policies()), "digest", set.Digest())
+}
+
+// refuse says what is wrong with the files, to the log in full.
+func (r *reloader) refuse(ctx context.Context, digest signing.Digest, err error) {
+	problems := config.Problems{{Message: err.Error()}}
+	errors.As(err, &problems)
+	for _, p := range problems {
+		r.log.Error("the policy files cannot be loaded; the old ones stay in force", "problem", p.String())
+	}
+	if err := r.workflow.RefuseReload(ctx, digest, len(problems)); err != nil {
+		r.log.Error("recording that policies were refused", "error", err)
+	}
+}
+
+// checkPolicies does with policy files what `config check` does: everything
+// that can be wrong about them is an error.
+func checkPolicies(files map[string][]byte, keys []key.Config) (*policy.Set, error) {
+	set, err := policy.Load(files)
+	if err != nil {
+		return nil, err
+	}
+	if problems := key.CheckWanted(keys, wanted(set)); len(problems) > 0 {
+		return nil, problems
+	}
+	return set, nil
+}
+
+// readPolicies reads every .yaml and .yml file below dir. Names that start with
+// a dot are left out: editors and Kubernetes keep second copies under such names.
+func readPolicies(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch hidden := path != dir && strings.HasPrefix(d.Name(), "."); {
+		case err != nil:
+			return err
+		case hidden && d.IsDir():
+			return fs.SkipDir
+		case hidden, d.IsDir(), !strings.HasSuffix(path, ".yaml") && !strings.HasSuffix(path, ".yml"), policy.IsTest(path):
+			return nil
+		case len(files) == maxPolicyFiles:
+			return fmt.Errorf("more than %d policy files below %s", maxPolicyFiles, dir)
+		}
+		files[path], err = readBounded(path)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading policies: %w", err)
+	}
+	return files, nil
+}
+
+// policyDigest identifies files by name and content.
+func policyDigest(files map[string][]byte) signing.Digest {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(&b, "%q %s\n", name, signing.DigestOf(files[name]))
+	}
+	return signing.DigestOf([]byte(b.String()))
+}
