@@ -1,6 +1,12 @@
 package policy
 
-import "github.com/sealwright/sealwright/internal/config"
+import (
+	"maps"
+	"slices"
+
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/signing"
+)
 
 // Bounds of what is loaded. They are far above what organisations have and keep
 // a mistaken or hostile file from costing memory or time.
@@ -57,7 +63,6 @@ type rules struct {
 	Approvals config.Raw `yaml:"approvals" json:"-"`
 	Freeze    config.Raw `yaml:"freeze" json:"-"`
 	Publish   config.Raw `yaml:"publish" json:"-"`
-	Recursive config.Raw `yaml:"recursive" json:"-"`
 }
 
 type origin struct {
@@ -110,8 +115,38 @@ type step struct {
 	Method  string            `yaml:"method" json:"method"`
 	Key     string            `yaml:"key" json:"key"`
 	Options map[string]string `yaml:"options" json:"options,omitempty"`
-	Formats config.Raw        `yaml:"formats" json:"-"`
-	Publish config.Raw        `yaml:"publish" json:"-"`
+	// Formats are those of cosign, legacy if empty: one signature in each.
+	Formats   []string   `yaml:"formats" json:"formats,omitempty"`
+	Recursive bool       `yaml:"recursive" json:"recursive,omitempty"`
+	Publish   config.Raw `yaml:"publish" json:"-"`
+}
+
+// steps returns one step for each format.
+func (s step) steps() []signing.Step {
+	var out []signing.Step
+	for _, f := range cosignFormats {
+		if !slices.Contains(s.formats(), f) {
+			continue
+		}
+		options := map[string]string{}
+		maps.Copy(options, s.Options)
+		if f != formatLegacy {
+			options[optionFormat] = f
+		}
+		if len(options) == 0 {
+			options = nil // as it comes back from the database
+		}
+		out = append(out, signing.Step{Method: s.Method, Key: s.Key, Options: options, Recursive: s.Recursive})
+	}
+	return out
+}
+
+// formats returns what s is signed in. A method with one format has no word for it.
+func (s step) formats() []string {
+	if len(s.Formats) == 0 {
+		return []string{formatLegacy}
+	}
+	return s.Formats
 }
 
 // unavailable lists the words of a policy that this version knows and cannot
@@ -130,7 +165,6 @@ func (p rules) unavailable() []unavailable {
 	add("approvals", p.Approvals)
 	add("freeze", p.Freeze)
 	add("publish", p.Publish)
-	add("recursive", p.Recursive)
 	if o := p.Origin; o != nil {
 		if o.Reruns == "attach" {
 			out = append(out, unavailable{Path: "origin.reruns", Word: "reruns: attach"})
@@ -153,7 +187,6 @@ func (p rules) unavailable() []unavailable {
 		if s.Method != methodCosign {
 			out = append(out, unavailable{Path: path + ".method", Word: "method: " + s.Method})
 		}
-		add(path+".formats", s.Formats)
 		add(path+".publish", s.Publish)
 	}
 	return out

@@ -34,7 +34,14 @@ const (
 
 	methodCosign = "cosign"
 	maxOption    = 4096
+
+	formatLegacy = "legacy"
+	formatBundle = "bundle"
+	optionFormat = "format" // of a compiled step, where it is not legacy
 )
+
+// cosignFormats are the words of `formats`, in the order in which they are signed.
+var cosignFormats = []string{formatLegacy, formatBundle}
 
 // methods are the words of `method`. All but cosign are not available yet.
 func methods() []string { return []string{methodCosign, "notation", "dct", "simple"} }
@@ -327,10 +334,31 @@ func (l *loader) sign(s scope, steps []step) {
 				at.add("options", "an option has a name of lower-case letters, digits, dot, - and _, and at most %d characters", maxOption)
 			}
 		}
+		l.formats(at.at("formats"), st)
 		id := st.Method + "\x00" + st.Key
 		if first, ok := seen[id]; ok {
 			at.add("", "the same method and key as %s", config.Index("sign", first))
 		}
 		seen[id] = i
+	}
+}
+
+// formats checks the formats of a step. Below cosign the word `format` is kept
+// for them, so that nothing is signed in a way that the step does not show.
+func (l *loader) formats(s scope, st step) {
+	_, hidden := st.Options[optionFormat]
+	switch {
+	case st.Method != methodCosign:
+		if len(st.Formats) > 0 {
+			s.add("", "%s has no formats to choose from here; take the word out", st.Method)
+		}
+	case hidden:
+		s.add("", "write the format of a cosign signature here, and take it out of the options")
+	default:
+		for i, f := range st.Formats {
+			if !slices.Contains(cosignFormats, f) || slices.Contains(st.Formats[:i], f) {
+				s.index(i).add("", "must be %s, each once", oneOf(cosignFormats))
+			}
+		}
 	}
 }

@@ -174,6 +174,13 @@ func (p *Policy) canonical() (signing.Digest, error) {
 // sign is kept: it is that of the Tasks.
 func (p rules) sorted() rules {
 	p.Tags = sortedSet(p.Tags)
+	p.Sign = slices.Clone(p.Sign)
+	for i := range p.Sign {
+		s := &p.Sign[i]
+		if s.Formats = sortedSet(s.Formats); slices.Equal(s.Formats, []string{formatLegacy}) {
+			s.Formats = nil // what is signed without the word
+		}
+	}
 	o := *p.Origin
 	o.Refs = sortedSet(o.Refs)
 	protected := o.RefProtected == nil || *o.RefProtected
@@ -276,14 +283,20 @@ func (p *Policy) Name() string { return p.name }
 // independent of formatting and of other policies.
 func (p *Policy) Digest() signing.Digest { return p.digest }
 
-// Steps returns what is to be signed with which key, in order, without key
-// versions. The caller owns the result.
+// Steps returns what is to be signed with which key, in order, one step for each
+// format, without key versions. The caller owns the result.
 func (p *Policy) Steps() []signing.Step {
-	out := make([]signing.Step, len(p.rules.Sign))
-	for i, s := range p.rules.Sign {
-		out[i] = signing.Step{Method: s.Method, Key: s.Key, Options: maps.Clone(s.Options)}
+	var out []signing.Step
+	for _, s := range p.rules.Sign {
+		out = append(out, s.steps()...)
 	}
 	return out
+}
+
+// NeedsManifests reports whether what is below an index has to be known: a step
+// signs it, or the condition mentions it.
+func (p *Policy) NeedsManifests() bool {
+	return slices.ContainsFunc(p.rules.Sign, func(s step) bool { return s.Recursive }) || strings.Contains(p.rules.When, "manifests")
 }
 
 // Problem returns a problem with a rule of this policy, "sign[0].key", with its

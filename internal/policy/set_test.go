@@ -80,6 +80,7 @@ func TestDigestIsIndependentOfFormattingAndOfOtherPolicies(t *testing.T) {
 		"order of repositories": swapLines(strict, 3, 4),
 		"default written out":   strings.Replace(strict, "      environment:", "      reruns: deny\n      environment:", 1),
 		"default left out":      strings.Replace(strict, "      ref_protected: true\n", "", 1),
+		"format written out":    strings.Replace(strict, "key: archive-ec", "key: archive-ec, formats: [legacy], recursive: false", 1),
 		"mode written out":      strings.Replace(strict, "    tags:", "    mode: enforce\n    tags:", 1),
 		"other policy changed":  strings.Replace(strict, "test-ec", "other-ec", 1),
 		"other policy gone":     strict[:strings.Index(strict, "  test:")],
@@ -111,7 +112,7 @@ func TestDigestChangesWithEveryRule(t *testing.T) {
 		{"environment: production", "environment: staging"}, {"[push, release]", "[push]"}, {"release.yml", "publish.yml"}, {"runner_environment: github-hosted", "runner_environment: self-hosted"},
 		{"runner_environment: github-hosted", "builder: {path: .github/workflows/c.yml}"}, {"runner_environment: github-hosted", "runner_groups: [a]"},
 		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    tags:"}, {"    tags:", "    approvals: {}\n    tags:"},
-		{"    tags:", "    recursive: true\n    tags:"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {forgejo: {events: [push]}}\n      github:"},
+		{"key: archive-ec", "key: archive-ec, recursive: true"}, {"key: archive-ec", "key: archive-ec, formats: [legacy, bundle]"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {forgejo: {events: [push]}}\n      github:"},
 		{"method: cosign, key: archive-ec", "method: notation, key: archive-ec"}, {"key: archive-ec", "key: archive-ec, formats: [bundle]"},
 	} {
 		text := strings.Replace(strict, c[0], c[1], 1)
@@ -196,6 +197,25 @@ func TestStepsKeepTheirOrderAndCannotBeChangedThroughTheResult(t *testing.T) {
 	}
 	if got := p.Problem("sign[1].key", "there is no such key").String(); got != "0.yaml:19: policies.release.sign[1].key: there is no such key" {
 		t.Error(got)
+	}
+}
+
+func TestAStepIsCompiledOnceForEachFormat(t *testing.T) {
+	text := strings.Replace(strict, "key: archive-ec", "key: archive-ec, formats: [bundle, legacy], recursive: true, options: {}", 1)
+	p := release(t, load(t, text))
+	want := []signing.Step{
+		{Method: "cosign", Key: "archive-ec", Recursive: true},
+		{Method: "cosign", Key: "archive-ec", Options: map[string]string{"format": "bundle"}, Recursive: true},
+	}
+	if diff := cmp.Diff(want, p.Steps()[1:]); diff != "" {
+		t.Error(diff)
+	}
+	if !p.NeedsManifests() || release(t, load(t, strict)).NeedsManifests() {
+		t.Error("what is below an index is asked for without need, or not where a step signs it")
+	}
+	conditional := release(t, load(t, strings.Replace(strict, "when: '", "when: 'facts.images.all(i, i.manifests.all(m, m.kind == \"image\")) && ", 1)))
+	if !conditional.NeedsManifests() {
+		t.Error("a condition about manifests is judged without them")
 	}
 }
 

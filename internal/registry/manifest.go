@@ -74,6 +74,16 @@ type Manifest struct {
 // Index reports whether m lists manifests.
 func (m *Manifest) Index() bool { return m.Config == nil }
 
+// IsManifest reports whether mediaType is one that ParseManifest reads: a
+// manifest that can be signed.
+func IsManifest(mediaType string) bool {
+	return isIndex(mediaType) || mediaType == MediaTypeImage || mediaType == MediaTypeDockerImage
+}
+
+func isIndex(mediaType string) bool {
+	return mediaType == MediaTypeIndex || mediaType == MediaTypeDockerIndex
+}
+
 // ParseManifest parses raw, which a registry served as contentType. It refuses
 // whatever two readers could take for two things: a media type in the bytes that
 // is not the served one, the fields of an image and of an index in one document,
@@ -87,8 +97,7 @@ func ParseManifest(raw []byte, contentType string) (*Manifest, error) {
 	if err != nil {
 		return nil, unfit("the registry does not say what kind of manifest it serves", "a Content-Type", quote(contentType))
 	}
-	index := served == MediaTypeIndex || served == MediaTypeDockerIndex
-	if !index && served != MediaTypeImage && served != MediaTypeDockerImage {
+	if !IsManifest(served) {
 		return nil, unfit("this is not an image manifest or index", "one of "+acceptManifests, quote(served))
 	}
 	if err := unambiguous(raw); err != nil {
@@ -105,7 +114,7 @@ func ParseManifest(raw []byte, contentType string) (*Manifest, error) {
 	if _, there := m.fields["mediaType"]; there && said.MediaType != served {
 		return nil, unfit("the manifest is of another kind than the registry serves it as", quote(served), quote(said.MediaType))
 	}
-	return m, m.parse(raw, index)
+	return m, m.parse(raw, isIndex(served))
 }
 
 // parse fills m from raw by its kind, and refuses the fields of the other kind.

@@ -54,6 +54,8 @@ type Step struct {
 	// swapped key changes the basis.
 	KeyVersion string            `json:"keyVersion"`
 	Options    map[string]string `json:"options,omitempty"`
+	// Recursive says that the manifests below an index are signed as well.
+	Recursive bool `json:"recursive,omitempty"`
 }
 
 // Basis is the part of a Decision that must not change between the decision
@@ -64,8 +66,49 @@ type Basis struct {
 	Policy       string     `json:"policy"`
 	PolicyDigest Digest     `json:"policyDigest"` // of the policy in canonical form
 	Artifacts    []Artifact `json:"artifacts"`
-	Steps        []Step     `json:"steps"`
-	Origin       Origin     `json:"origin"`
+	// Children are the manifests below the indexes among the artifacts, each
+	// once and without a tag. They are there only if a step is recursive.
+	Children []Artifact `json:"children,omitempty"`
+	Steps    []Step     `json:"steps"`
+	Origin   Origin     `json:"origin"`
+}
+
+// MaxTasks bounds the Tasks of one Request, which are in memory together and
+// share commits: more than four signatures on each of MaxArtifacts images.
+const MaxTasks = 4096
+
+// Tasks lists the work for request that follows from the basis, in the order in
+// which it is numbered: every step for every artifact, then the recursive steps
+// for every child. It is the one place that knows.
+func (b Basis) Tasks(request string) []*Task {
+	var out []*Task
+	add := func(artifacts []Artifact, fits func(Step) bool) {
+		for _, a := range artifacts {
+			for _, s := range b.Steps {
+				if fits(s) {
+					out = append(out, &Task{ID: fmt.Sprintf("%s.%d", request, len(out)+1), RequestID: request, State: Queued, Artifact: a, Step: s})
+				}
+			}
+		}
+	}
+	add(b.Artifacts, func(Step) bool { return true })
+	add(b.Children, func(s Step) bool { return s.Recursive })
+	return out
+}
+
+// CheckSize refuses a basis that asks for more Tasks than one Request may have.
+func (b Basis) CheckSize() error {
+	recursive := 0
+	for _, s := range b.Steps {
+		if s.Recursive {
+			recursive++
+		}
+	}
+	n := len(b.Artifacts)*len(b.Steps) + len(b.Children)*recursive
+	if n <= MaxTasks {
+		return nil
+	}
+	return &Error{Code: TooLarge, Message: "the request asks for too many signatures at once", Expected: fmt.Sprintf("at most %d", MaxTasks), Found: fmt.Sprintf("%d: %d artifacts in %d ways, and %d manifests below them in %d", n, len(b.Artifacts), len(b.Steps), len(b.Children), recursive), Fix: "split the submission into several"}
 }
 
 // BasisFormat is the version of Basis's canonical form.

@@ -72,14 +72,61 @@ type Origin struct {
 	EnvironmentProtected bool `json:"environmentProtected,omitempty"`
 }
 
-// Image is what the registry said of one artifact. Labels and annotations are
-// set by the job that built it: they may narrow a decision, never widen it.
+// The kinds of an Image.
+const (
+	KindImage    = "image"    // its config is that of a container image
+	KindIndex    = "index"    // a list of manifests
+	KindArtifact = "artifact" // any other manifest: a Helm chart, an SBOM
+	// KindAttestation is a manifest in an index that buildkit put beside an
+	// image: it runs nowhere, and nothing but in-toto documents is in it.
+	KindAttestation = "attestation"
+	// KindForeign is an entry of an index that is no manifest which can be
+	// signed. It is left alone, and nothing is known of it but its descriptor.
+	KindForeign = "foreign"
+)
+
+// Image is what the registry said of one artifact. Labels, annotations and
+// artifact type are set by the job that built it: they may narrow a decision,
+// never widen it.
 type Image struct {
-	Artifact    Artifact          `json:"artifact"`
-	Kind        string            `json:"kind"` // "image", "index" or "artifact"
-	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Platforms   []string          `json:"platforms,omitempty"`
+	Artifact     Artifact          `json:"artifact"`
+	Kind         string            `json:"kind"`
+	ArtifactType string            `json:"artifactType,omitempty"` // of a manifest that names one, or of its config
+	Labels       map[string]string `json:"labels,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Platforms    []string          `json:"platforms,omitempty"`
+	// Manifests is every manifest below an index, however deep, each once:
+	// nested indexes and what is in them side by side. It is empty where no rule
+	// and no recursive step asks for it.
+	Manifests []Manifest `json:"manifests,omitempty"`
+}
+
+// Manifest is what the registry said of a manifest below an index, with the
+// fields of Image. A type of its own, because conditions cannot be checked
+// against one that contains itself.
+type Manifest struct {
+	Artifact     Artifact          `json:"artifact"`
+	Kind         string            `json:"kind"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Platforms    []string          `json:"platforms,omitempty"`
+}
+
+// Parts returns what of i could be run or used: i itself, or for an index what
+// is below it but nested indexes and attestations. A rule about labels has to
+// hold for each part, and there has to be one.
+func (i Image) Parts() []Manifest {
+	if i.Kind != KindIndex {
+		return []Manifest{{Artifact: i.Artifact, Kind: i.Kind, ArtifactType: i.ArtifactType, Labels: i.Labels, Annotations: i.Annotations, Platforms: i.Platforms}}
+	}
+	var out []Manifest
+	for _, m := range i.Manifests {
+		if m.Kind != KindIndex && m.Kind != KindAttestation {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 // Facts is everything that a policy may look at.
@@ -100,4 +147,31 @@ func (f Facts) Artifacts() []Artifact {
 		out = append(out, i.Artifact)
 	}
 	return slices.Clip(out)
+}
+
+// Children returns the manifests below the images that can be signed, each once.
+// One that is an artifact of its own, without a tag, is not repeated.
+func (f Facts) Children() []Artifact {
+	type place struct {
+		repository Repository
+		digest     Digest
+	}
+	seen := map[place]bool{}
+	for _, i := range f.Images {
+		if i.Artifact.Tag == "" {
+			seen[place{i.Artifact.Repository, i.Artifact.Digest}] = true
+		}
+	}
+	var out []Artifact
+	for _, i := range f.Images {
+		for _, m := range i.Manifests {
+			at := place{m.Artifact.Repository, m.Artifact.Digest}
+			if m.Kind == KindForeign || seen[at] {
+				continue
+			}
+			seen[at] = true
+			out = append(out, m.Artifact)
+		}
+	}
+	return out
 }

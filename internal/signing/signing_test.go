@@ -179,6 +179,8 @@ func TestTheBasisDigestChangesWithEveryPartOfTheBasis(t *testing.T) {
 		"rules":       func(b *Basis) { b.PolicyDigest = "sha256:9" },
 		"artifact":    func(b *Basis) { b.Artifacts[0].Digest = "sha256:9" },
 		"tag":         func(b *Basis) { b.Artifacts[0].Tag = "v1" },
+		"child":       func(b *Basis) { b.Children = []Artifact{{Repository: "r.io/a", Digest: "sha256:3"}} },
+		"recursion":   func(b *Basis) { b.Steps[0].Recursive = true },
 		"method":      func(b *Basis) { b.Steps[0].Method = "notation" },
 		"key version": func(b *Basis) { b.Steps[0].KeyVersion = "2" },
 		"options":     func(b *Basis) { b.Steps[0].Options = map[string]string{"a": "b"} },
@@ -189,6 +191,71 @@ func TestTheBasisDigestChangesWithEveryPartOfTheBasis(t *testing.T) {
 		if got, _ := b.Digest(); got == want {
 			t.Errorf("another %s leaves the digest as it was", name)
 		}
+	}
+}
+
+func TestTasksAreEveryStepForArtifactsAndRecursiveOnesForWhatIsBelow(t *testing.T) {
+	b := Basis{
+		Artifacts: []Artifact{{Digest: "sha256:a"}, {Digest: "sha256:b"}},
+		Children:  []Artifact{{Digest: "sha256:c"}},
+		Steps:     []Step{{Method: "cosign", Key: "k"}, {Method: "notation", Key: "x", Recursive: true}},
+	}
+	var got []string
+	for _, task := range b.Tasks("sr_1") {
+		if task.State != Queued || task.RequestID != "sr_1" {
+			t.Errorf("%+v", task)
+		}
+		got = append(got, fmt.Sprintf("%s %s %s", task.ID, task.Step.Method, task.Artifact.Digest))
+	}
+	want := "sr_1.1 cosign sha256:a, sr_1.2 notation sha256:a, sr_1.3 cosign sha256:b, sr_1.4 notation sha256:b, sr_1.5 notation sha256:c"
+	if strings.Join(got, ", ") != want {
+		t.Errorf("got %s", strings.Join(got, ", "))
+	}
+}
+
+func TestARequestHasABoundedNumberOfTasks(t *testing.T) {
+	b := Basis{Artifacts: make([]Artifact, 1), Children: make([]Artifact, MaxTasks-2), Steps: []Step{{Recursive: true}, {}}}
+	if n := len(b.Tasks("sr_1")); n != MaxTasks || b.CheckSize() != nil {
+		t.Errorf("%d tasks: %v", n, b.CheckSize())
+	}
+	b.Children = append(b.Children, Artifact{})
+	err := b.CheckSize()
+	if !errors.Is(err, TooLarge) || !strings.Contains(err.Error(), "4097: 1 artifacts in 2 ways, and 4095 manifests below them in 1") {
+		t.Errorf("got %v", err)
+	}
+	if n := len(b.Tasks("sr_1")); n != MaxTasks+1 {
+		t.Errorf("the size that is checked is not that of the list, %d", n)
+	}
+}
+
+func TestWhatIsBelowIndexesIsListedOnce(t *testing.T) {
+	m := func(digest Digest, kind string) Manifest {
+		return Manifest{Artifact: Artifact{Repository: "r.io/a", Digest: digest}, Kind: kind}
+	}
+	f := Facts{Images: []Image{
+		{Artifact: Artifact{Repository: "r.io/a", Digest: "sha256:1"}, Kind: KindIndex, Manifests: []Manifest{m("sha256:2", KindImage), m("sha256:3", KindForeign), m("sha256:4", KindIndex), m("sha256:5", KindAttestation), m("sha256:6", KindImage)}},
+		{Artifact: Artifact{Repository: "r.io/a", Digest: "sha256:7"}, Kind: KindIndex, Manifests: []Manifest{m("sha256:2", KindImage)}},
+		{Artifact: Artifact{Repository: "r.io/a", Digest: "sha256:2", Tag: "v1"}, Kind: KindImage}, // signed with its tag: another task
+		{Artifact: Artifact{Repository: "r.io/a", Digest: "sha256:6"}, Kind: KindImage},
+		{Artifact: Artifact{Repository: "r.io/b", Digest: "sha256:4"}, Kind: KindImage},
+	}}
+	var got []string
+	for _, a := range f.Children() {
+		got = append(got, a.String())
+	}
+	if s := strings.Join(got, " "); s != "r.io/a@sha256:2 r.io/a@sha256:4 r.io/a@sha256:5" {
+		t.Errorf("got %s", s)
+	}
+	var parts []string
+	for _, p := range append(f.Images[0].Parts(), f.Images[3].Parts()...) {
+		parts = append(parts, string(p.Artifact.Digest))
+	}
+	// What is foreign counts: nothing is known of it, so that rules refuse it.
+	if s := strings.Join(parts, " "); s != "sha256:2 sha256:3 sha256:6 sha256:6" {
+		t.Errorf("got %s", s)
+	}
+	if n := len((Image{Kind: KindIndex}).Parts()); n != 0 {
+		t.Errorf("an index that nobody looked into has %d parts", n)
 	}
 }
 

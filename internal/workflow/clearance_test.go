@@ -12,7 +12,11 @@ func TestClearanceCoversEachTaskOnceAndNothingElse(t *testing.T) {
 	b.Digest = signing.DigestOf([]byte("b"))
 	step := signing.Step{Method: "cosign", Key: "release", KeyVersion: "1"}
 	cleared := func() *clearance {
-		return &clearance{request: "sr_1", steps: []signing.Step{step}, tasks: map[string]signing.Artifact{"sr_1.1": a, "sr_1.2": b}}
+		c := &clearance{request: "sr_1", tasks: map[string]*signing.Task{}}
+		for _, t := range (signing.Basis{Artifacts: []signing.Artifact{a, b}, Steps: []signing.Step{step}}).Tasks("sr_1") {
+			c.tasks[t.ID] = t
+		}
+		return c
 	}
 	task := func(change func(*signing.Task)) *signing.Task {
 		t := &signing.Task{ID: "sr_1.1", RequestID: "sr_1", Artifact: a, Step: step}
@@ -27,6 +31,7 @@ func TestClearanceCoversEachTaskOnceAndNothingElse(t *testing.T) {
 		"another key":           func(t *signing.Task) { t.Step.Key = "other" },
 		"another key version":   func(t *signing.Task) { t.Step.KeyVersion = "2" },
 		"another method":        func(t *signing.Task) { t.Step.Method = "notation" },
+		"recursion":             func(t *signing.Task) { t.Step.Recursive = true },
 		"other options":         func(t *signing.Task) { t.Step.Options = map[string]string{"annotations": "all"} },
 	} {
 		c := cleared()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sealwright/sealwright/internal/audit"
@@ -31,7 +32,7 @@ func (d *drive) decide(ctx context.Context) error {
 	if effect, reasons := p.Evaluate(f); effect == signing.Deny && failsBefore(reasons) {
 		return d.deny(ctx, reasons, nil)
 	}
-	f, seen, err := facts.Gather(ctx, d.w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, r.Submitted)
+	f, seen, err := facts.Gather(ctx, d.w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, p.NeedsManifests(), r.Submitted)
 	if err != nil {
 		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
 			return err
@@ -39,16 +40,17 @@ func (d *drive) decide(ctx context.Context) error {
 		return d.deny(ctx, signing.Reason{Rule: "artifacts", Children: []signing.Reason{refusal("artifacts", err)}}, signing.Public(err))
 	}
 	effect, reasons := p.Evaluate(f)
-	basis, err := d.w.basis(p, f.Artifacts(), r.Origin)
+	basis, err := d.w.basis(p, f.Artifacts(), f.Children(), r.Origin)
 	if err != nil {
 		return err
 	}
-	if permit := d.w.permit(p, f, basis.Steps, 0); !permit.Pass {
-		effect = signing.Deny
-		reasons.Pass = false
-		reasons.Children = append(reasons.Children, permit)
-	} else {
-		reasons.Children = append(reasons.Children, permit)
+	if err := basis.CheckSize(); err != nil {
+		effect, reasons.Pass = signing.Deny, false
+		reasons.Children = append(reasons.Children, refusal("sign", err))
+	}
+	permit := d.w.permit(p, f, basis, 0)
+	if reasons.Children = append(reasons.Children, permit); !permit.Pass {
+		effect, reasons.Pass = signing.Deny, false
 	}
 	digest, err := basis.Digest()
 	if err != nil {
@@ -77,9 +79,13 @@ func failsBefore(reasons signing.Reason) bool {
 	return false
 }
 
-// basis derives what a Decision binds from the configuration in force.
-func (w *Workflow) basis(p *policy.Policy, artifacts []signing.Artifact, origin signing.Origin) (signing.Basis, error) {
+// basis derives what a Decision binds from the configuration in force. What is
+// below the artifacts follows from their digests; it counts if a step is recursive.
+func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifact, origin signing.Origin) (signing.Basis, error) {
 	steps := p.Steps()
+	if !slices.ContainsFunc(steps, func(s signing.Step) bool { return s.Recursive }) {
+		children = nil
+	}
 	for i := range steps {
 		info, ok := w.Keys.Info(steps[i].Key)
 		if !ok {
@@ -91,13 +97,14 @@ func (w *Workflow) basis(p *policy.Policy, artifacts []signing.Artifact, origin 
 		}
 		steps[i].KeyVersion = v
 	}
-	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Steps: steps, Origin: origin}, nil
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Origin: origin}, nil
 }
 
 // permit holds every step against what the owner of its key demands.
-func (w *Workflow) permit(p *policy.Policy, f signing.Facts, steps []signing.Step, approvals int) signing.Reason {
+func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, approvals int) signing.Reason {
 	out := signing.Reason{Rule: "keys", Pass: true}
-	for _, s := range steps {
+	artifacts := slices.Concat(basis.Artifacts, basis.Children)
+	for _, s := range basis.Steps {
 		var one signing.Reason
 		m, known := w.Methods[s.Method]
 		info, have := w.Keys.Info(s.Key)
@@ -107,7 +114,7 @@ func (w *Workflow) permit(p *policy.Policy, f signing.Facts, steps []signing.Ste
 		case !have:
 			one = signing.Reason{Rule: "keys." + s.Key, Wanted: "a key of this service", Found: "no key " + s.Key, Fix: "add it to the keys file or name another"}
 		default:
-			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: f.Artifacts(), Facts: f, Approvals: approvals})
+			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: artifacts, Facts: f, Approvals: approvals})
 			if _, err := m.Info(info, s.Options); err != nil && one.Pass {
 				one = refusal("sign."+s.Method, err)
 			}
@@ -115,7 +122,7 @@ func (w *Workflow) permit(p *policy.Policy, f signing.Facts, steps []signing.Ste
 		out.Pass = out.Pass && one.Pass
 		out.Children = append(out.Children, one)
 	}
-	if len(steps) == 0 {
+	if len(basis.Steps) == 0 {
 		out.Pass, out.Wanted, out.Found = false, "at least one step under sign", "none"
 	}
 	return out
@@ -158,12 +165,7 @@ func denial(leaves []signing.Reason) *signing.Error {
 func (d *drive) allow(ctx context.Context) error {
 	r := d.request
 	r.Failure = nil
-	var tasks []*signing.Task
-	for _, a := range r.Decision.Basis.Artifacts {
-		for _, s := range r.Decision.Basis.Steps {
-			tasks = append(tasks, &signing.Task{ID: fmt.Sprintf("%s.%d", r.ID, len(tasks)+1), RequestID: r.ID, State: signing.Queued, Artifact: a, Step: s})
-		}
-	}
+	tasks := r.Decision.Basis.Tasks(r.ID)
 	return d.update(ctx, "allow", func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err

@@ -110,7 +110,7 @@ func (d *drive) complete() error {
 	}
 	want := 0
 	if decided := d.request.Decision; decided != nil {
-		want = len(decided.Basis.Artifacts) * len(decided.Basis.Steps)
+		want = len(decided.Basis.Tasks(d.request.ID))
 	}
 	if want == 0 || len(d.tasks) != want {
 		return store.Tampered("tasks", "the list of tasks of request "+d.request.ID, fmt.Sprintf("%d tasks where %d were made", len(d.tasks), want))

@@ -15,10 +15,9 @@ import (
 type clearance struct {
 	request string
 	basis   signing.Digest
-	steps   []signing.Step
 
 	mu    sync.Mutex
-	tasks map[string]signing.Artifact // guarded by mu; what is left to be signed
+	tasks map[string]*signing.Task // guarded by mu; what is left to be signed, as the basis says it
 }
 
 // spend takes the Task's part of the clearance. A second time, another
@@ -26,13 +25,13 @@ type clearance struct {
 func (c *clearance) spend(t *signing.Task) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	a, ok := c.tasks[t.ID]
+	want, ok := c.tasks[t.ID]
 	switch {
 	case t.RequestID != c.request || !ok:
 		return &signing.Error{Code: signing.Denied, Message: "this task is not cleared for signing", Found: t.ID}
-	case a != t.Artifact:
-		return &signing.Error{Code: signing.Denied, Message: "the task names another artifact than was decided", Expected: a.String(), Found: t.Artifact.String()}
-	case !slices.ContainsFunc(c.steps, func(s signing.Step) bool { return reflect.DeepEqual(s, t.Step) }):
+	case want.Artifact != t.Artifact:
+		return &signing.Error{Code: signing.Denied, Message: "the task names another artifact than was decided", Expected: want.Artifact.String(), Found: t.Artifact.String()}
+	case !reflect.DeepEqual(want.Step, t.Step):
 		return &signing.Error{Code: signing.Denied, Message: "the task names another method or key than was decided", Found: t.Step.Method + " with " + t.Step.Key}
 	}
 	delete(c.tasks, t.ID)
@@ -66,7 +65,7 @@ func (d *drive) recheck(_ context.Context) (*clearance, error) {
 		return nil, refuse("policy", r.Project+"/"+r.Policy, "no such policy any more (policy_changed)", "submit again")
 	}
 	want := r.Decision.Basis
-	now, err := d.w.basis(p, want.Artifacts, r.Origin)
+	now, err := d.w.basis(p, want.Artifacts, want.Children, r.Origin)
 	if err != nil {
 		return nil, err
 	}
@@ -81,20 +80,20 @@ func (d *drive) recheck(_ context.Context) (*clearance, error) {
 	for _, a := range want.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
-	if permit := d.w.permit(p, f, now.Steps, len(r.Approvals)); !permit.Pass {
+	if permit := d.w.permit(p, f, now, len(r.Approvals)); !permit.Pass {
 		leaf := permit.Failures()[0]
 		return nil, refuse(leaf.Rule, leaf.Wanted, leaf.Found, leaf.Fix)
 	}
-	c := &clearance{request: r.ID, basis: digest, steps: now.Steps, tasks: map[string]signing.Artifact{}}
-	if len(d.tasks) != len(want.Artifacts)*len(now.Steps) {
-		return nil, refuse("tasks", fmt.Sprint(len(want.Artifacts)*len(now.Steps), " tasks"), fmt.Sprint(len(d.tasks)), "submit again")
+	tasks := now.Tasks(r.ID)
+	if len(d.tasks) != len(tasks) {
+		return nil, refuse("tasks", fmt.Sprint(len(tasks), " tasks"), fmt.Sprint(len(d.tasks)), "submit again")
 	}
+	c := &clearance{request: r.ID, basis: digest, tasks: map[string]*signing.Task{}}
 	for i, t := range d.tasks {
-		// Tasks are numbered in the order of artifacts and steps.
-		if a, s := want.Artifacts[i/len(now.Steps)], now.Steps[i%len(now.Steps)]; t.Artifact != a || !reflect.DeepEqual(t.Step, s) {
-			return nil, refuse("tasks", a.String(), t.Artifact.String(), "submit again")
+		if want := tasks[i]; t.ID != want.ID || t.Artifact != want.Artifact || !reflect.DeepEqual(t.Step, want.Step) {
+			return nil, refuse("tasks", want.Artifact.String(), t.Artifact.String(), "submit again")
 		}
-		c.tasks[t.ID] = t.Artifact
+		c.tasks[t.ID] = tasks[i]
 	}
 	return c, nil
 }

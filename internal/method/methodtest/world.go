@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -75,6 +76,56 @@ func (w *World) Push(t testing.TB, path string) signing.Artifact {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// Descriptor is what a manifest says of content that Put pushed.
+type Descriptor struct {
+	MediaType    string            `json:"mediaType"`
+	Digest       signing.Digest    `json:"digest"`
+	Size         int64             `json:"size"`
+	ArtifactType string            `json:"artifactType,omitempty"`
+	Annotations  map[string]string `json:"annotations,omitempty"`
+	Platform     map[string]string `json:"platform,omitempty"`
+}
+
+// Blob pushes content to path, and returns its descriptor.
+func (w *World) Blob(t testing.TB, path, mediaType, content string) Descriptor {
+	t.Helper()
+	d := Descriptor{MediaType: mediaType, Digest: signing.DigestOf([]byte(content)), Size: int64(len(content))}
+	w.put(t, http.MethodPost, path+"/blobs/uploads/?digest="+string(d.Digest), "application/octet-stream", []byte(content))
+	return d
+}
+
+// Put pushes a manifest, any, as JSON to path by its digest, and returns it as
+// an artifact, and as an entry of an index.
+func (w *World) Put(t testing.TB, path, mediaType string, manifest map[string]any) (signing.Artifact, Descriptor) {
+	t.Helper()
+	manifest["schemaVersion"], manifest["mediaType"] = 2, mediaType
+	raw, err := json.Marshal(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := signing.Artifact{Repository: signing.Repository(w.Host + "/" + path), Digest: signing.DigestOf(raw), MediaType: mediaType, Size: int64(len(raw))}
+	w.put(t, http.MethodPut, path+"/manifests/"+string(a.Digest), mediaType, raw)
+	return a, Descriptor{MediaType: mediaType, Digest: a.Digest, Size: a.Size}
+}
+
+// put sends around the wire that tests break.
+func (w *World) put(t testing.TB, method, path, mediaType string, body []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.Host+"/v2/"+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", mediaType)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusCreated {
+		t.Fatalf("%s %s: %s", method, path, resp.Status)
+	}
 }
 
 // Reference returns the reference of an artifact by digest for
