@@ -132,10 +132,12 @@ func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis
 // the first reason that failed.
 func (d *drive) deny(ctx context.Context, reasons signing.Reason, failure *signing.Error) error {
 	reasons.Pass = false
-	if d.request.Decision == nil {
-		d.request.Decision = &signing.Decision{At: d.w.Now()}
+	decision := signing.Decision{At: d.w.Now()}
+	if d.request.Decision != nil {
+		decision = *d.request.Decision // a copy: others may have been told of the one that was made
 	}
-	d.request.Decision.Effect, d.request.Decision.Reasons = signing.Deny, reasons
+	decision.Effect, decision.Reasons = signing.Deny, reasons
+	d.request.Decision = &decision
 	leaves := reasons.Failures()
 	if failure == nil {
 		failure = denial(leaves)
@@ -166,12 +168,16 @@ func (d *drive) allow(ctx context.Context) error {
 	r := d.request
 	r.Failure = nil
 	tasks := r.Decision.Basis.Tasks(r.ID)
-	return d.update(ctx, "allow", func(tx *store.Tx) error {
+	err := d.update(ctx, "allow", func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
 		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.conf.n)}, tasks...)
 	})
+	if err == nil {
+		d.tasks = tasks
+	}
+	return err
 }
 
 // begin rechecks what may have changed since the decision and starts signing.

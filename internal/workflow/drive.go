@@ -22,6 +22,7 @@ type drive struct {
 	conf    *generation      // by which the present step is taken
 	request *signing.Request // as last read from or written to the store
 	tasks   []*signing.Task
+	fresh   bool // request and tasks are what this drive read or wrote last
 }
 
 // run takes step after step until the Request is finished, must wait, or the
@@ -30,6 +31,10 @@ func (d *drive) run(ctx context.Context) {
 	conflicts := 0
 	for ctx.Err() == nil {
 		err := d.step(ctx)
+		if err != nil {
+			// What was prepared for a write that did not happen is not what is stored.
+			d.fresh = false
+		}
 		switch {
 		case errors.Is(err, errFinished):
 			return
@@ -63,25 +68,16 @@ const maxConflicts = 8
 // errFinished says that nothing is left to do under this claim.
 var errFinished = errors.New("finished")
 
-// step reads the Request and takes the one step that its state asks for.
+// step takes the one step that the state of the Request asks for. The rows are
+// read once, and again after anything failed; in between they are what this
+// drive wrote. A cancel, which others write, is a Conflict of the next write that
+// it must stop, or is found there (attempt).
 func (d *drive) step(ctx context.Context) error {
 	d.conf = d.w.inForce.Load()
-	err := d.w.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if d.request, err = tx.Request(d.claim.Ref); err != nil {
+	if !d.fresh {
+		if err := d.load(ctx); err != nil {
 			return err
 		}
-		d.tasks, err = tx.Tasks(d.claim.Ref)
-		return err
-	})
-	if errors.Is(err, signing.NotFound) {
-		// The job came with the row, and rows are never deleted.
-		err = store.Tampered("requests", fmt.Sprintf("request %.40q", d.claim.Ref), "no such row")
-	}
-	if err == nil {
-		err = d.complete()
-	}
-	if err != nil {
-		return err
 	}
 	switch d.request.State {
 	case signing.Pending:
@@ -100,6 +96,25 @@ func (d *drive) step(ctx context.Context) error {
 		// Waiting for people, or over: what changes that enqueues a new job.
 		return d.finish(ctx)
 	}
+}
+
+func (d *drive) load(ctx context.Context) error {
+	err := d.w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if d.request, err = tx.Request(d.claim.Ref); err != nil {
+			return err
+		}
+		d.tasks, err = tx.Tasks(d.claim.Ref)
+		return err
+	})
+	if errors.Is(err, signing.NotFound) {
+		// The job came with the row, and rows are never deleted.
+		err = store.Tampered("requests", fmt.Sprintf("request %.40q", d.claim.Ref), "no such row")
+	}
+	if err == nil {
+		err = d.complete()
+	}
+	d.fresh = err == nil
+	return err
 }
 
 // complete makes sure that no Task at the end of the list is missing: each row is
@@ -127,9 +142,8 @@ func (d *drive) timed(step string, f func() error) error {
 func (d *drive) late() bool { return !d.w.Now().Before(d.request.Deadline) }
 
 // update is one durable step under the claim: nothing is written when another
-// worker has taken over. A new state of the Request is announced at once; the
-// progress of its Tasks is seen by those who poll, since to answer every waiting
-// job after every commit costs more than the commits.
+// worker has taken over. A new state of the Request is told at once; the
+// progress of its Tasks is seen by those who poll.
 func (d *drive) update(ctx context.Context, name string, f func(tx *store.Tx) error) error {
 	before := d.request.State
 	err := d.w.Store.Update(ctx, name, func(tx *store.Tx) error {
@@ -139,7 +153,7 @@ func (d *drive) update(ctx context.Context, name string, f func(tx *store.Tx) er
 		return f(tx)
 	})
 	if err == nil && d.request.State != before {
-		d.w.notify(d.claim.Ref)
+		d.w.tell(d.claim.Ref, copied(d.request, d.tasks))
 	}
 	return err
 }
@@ -208,7 +222,7 @@ func (d *drive) wait(ctx context.Context, cause error) {
 		at = d.request.Deadline
 	}
 	d.log.Warn("request has to wait", "error", cause, "until", at)
-	if d.request != nil && d.note(cause) {
+	if d.load(ctx) == nil && d.note(cause) {
 		// The reason is for those who wait; that it could not be stored, or that
 		// the Request has moved, changes nothing.
 		if err := d.update(ctx, "note", func(tx *store.Tx) error { return tx.SaveRequest(d.request) }); err != nil && ctx.Err() == nil {
@@ -219,7 +233,7 @@ func (d *drive) wait(ctx context.Context, cause error) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("giving a job back; its lease will run out", "error", err)
 	}
-	d.w.notify(d.claim.Ref)
+	d.w.tell(d.claim.Ref, nil)
 	// The dispatcher looks for due jobs every poll; a shorter wait than that
 	// is not worth a timer of its own.
 }
@@ -268,7 +282,7 @@ func (d *drive) refuseTampered(ctx context.Context, cause error) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("recording that rows were altered", "error", err)
 	}
-	d.w.notify(d.claim.Ref)
+	d.w.tell(d.claim.Ref, nil)
 }
 
 // alarm records, once for each table and process, that a row of no Request was

@@ -6,7 +6,7 @@ import "context"
 func (w *Workflow) Waiters() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.waiters)
+	return len(w.living)
 }
 
 // Revive is what tidy does every minute.

@@ -50,8 +50,20 @@ func (w *Workflow) sequence(ctx context.Context) {
 // checkpoint that is smaller than, or contradicts, the one kept.
 func (w *Workflow) Sequence(ctx context.Context) error {
 	err := w.extend(ctx)
+	var newest []byte
+	if err == nil {
+		err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
+			if newest, _, err = tx.Checkpoint(); errors.Is(err, signing.NotFound) {
+				return nil // nothing was logged yet
+			}
+			return err
+		})
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err == nil {
+		w.checkpoint = string(newest)
+	}
 	w.logError = err // shown by Ready until it works again
 	return err
 }

@@ -43,12 +43,16 @@ func (w *Workflow) Read(ctx context.Context, requestID, capability string) (Snap
 	if err != nil {
 		return Snapshot{}, err
 	}
-	// The job may come back for the result of what it asked for; after that
-	// the capability is dead.
-	if w.Now().After(s.Request.Deadline.Add(capabilityGrace)) {
-		return Snapshot{}, &signing.Error{Code: signing.Expired, Message: "this capability has expired", Expected: "use before " + s.Request.Deadline.Add(capabilityGrace).UTC().Format(time.RFC3339), Fix: "ask with a token that may read requests"}
+	return s, w.outlived(s.Request)
+}
+
+// outlived refuses a capability that is used long after the deadline: the job may
+// come back for the result of what it asked for; after that it is dead.
+func (w *Workflow) outlived(r *signing.Request) error {
+	if w.Now().After(r.Deadline.Add(capabilityGrace)) {
+		return &signing.Error{Code: signing.Expired, Message: "this capability has expired", Expected: "use before " + r.Deadline.Add(capabilityGrace).UTC().Format(time.RFC3339), Fix: "ask with a token that may read requests"}
 	}
-	return s, nil
+	return nil
 }
 
 // capabilityGrace is how long after its deadline a Request can still be read
@@ -70,34 +74,45 @@ func snapshot(tx *store.Tx, requestID string) (s Snapshot, err error) {
 	return s, nil
 }
 
-// Wait returns the Request as soon as its version is not the given one, or it
-// is over, or most has passed.
+// Wait returns the Request when it is over, when its version has not been the
+// given one for a moment (settle; 0 is never the version, so that it is answered
+// at once), or when most has passed. The capability is checked once.
 func (w *Workflow) Wait(ctx context.Context, requestID, capability string, version int64, most time.Duration) (Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	for {
-		s, news, err := w.wait(ctx, requestID, capability, version)
-		if err != nil || news || ctx.Err() != nil {
+	l, leave := w.attend(requestID)
+	defer leave()
+	poll := time.NewTicker(w.Poll)
+	defer poll.Stop()
+	hash := hashCapability(capability)
+	settled, enough := version == 0, (<-chan time.Time)(nil)
+	for ask, mine := false, w.holds(l, hash); ; {
+		changed := w.next(l)
+		s, have := w.known(l, version)
+		var err error
+		if ask || !mine || !have {
+			// The answer is due even when the time is up.
+			s, err = w.Read(context.WithoutCancel(ctx), requestID, capability)
+		} else {
+			err = w.outlived(s.Request)
+		}
+		news := err == nil && s.Version() != version
+		if err != nil || s.pressing() || news && settled || ctx.Err() != nil {
 			return s, err
 		}
+		if news && enough == nil {
+			enough = time.After(settle)
+		}
+		ask, mine = false, true
+		select {
+		case <-changed:
+		case <-enough:
+			settled = true
+		case <-poll.C:
+			ask = true // another process may have changed it
+		case <-ctx.Done():
+		}
 	}
-}
-
-// wait returns what there is, and whether it is news, after a change or a poll.
-func (w *Workflow) wait(ctx context.Context, requestID, capability string, version int64) (s Snapshot, news bool, err error) {
-	changed, forget := w.watch(requestID)
-	defer forget()
-	// The answer is due even when the time is up.
-	s, err = w.Read(context.WithoutCancel(ctx), requestID, capability)
-	if err != nil || s.Version() != version || s.Request.State.Terminal() {
-		return s, true, err
-	}
-	select {
-	case <-changed:
-	case <-time.After(w.Poll): // another process may have changed it
-	case <-ctx.Done():
-	}
-	return s, false, nil
 }
 
 // Cancel withdraws a Request on behalf of the run that submitted it, proved by
@@ -149,7 +164,7 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 	if err != nil {
 		return Snapshot{}, err
 	}
-	w.notify(requestID)
+	w.tell(requestID, &s)
 	w.kick()
 	return s, nil
 }

@@ -173,9 +173,11 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 	switch {
 	case err == nil && claim != nil:
 		// The drive changes the Request it was given: hand out a copy.
-		copied := *r
-		out.Request = &copied
-		w.start(claim)
+		out.Snapshot = *copied(r, nil)
+		_, leave := w.attend(r.ID)
+		w.learn(r.ID, &out.Snapshot, hash)
+		w.start(claim, r)
+		leave()
 	case mine:
 		<-w.slots
 		if claim != nil {
@@ -189,6 +191,9 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 	}
 	if err != nil {
 		return Receipt{}, err
+	}
+	if !out.Created {
+		w.learn(out.Request.ID, nil, hash) // its capability was replaced
 	}
 	w.Steps("submit", w.Now().Sub(started))
 	return out, nil

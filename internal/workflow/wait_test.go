@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
 
@@ -86,5 +87,51 @@ func edit(t *testing.T, e *testenv.Env, statement string) {
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A Request that this process works on is answered from memory: the capability
+// counts there as it does in the database.
+func TestReplacedCapabilityOfARequestInHandIsRefused(t *testing.T) {
+	e := testenv.New(t, testenv.Options{})
+	a := e.Image("one")
+	hold := e.World.Registry.Add(held("GET", a))
+	defer hold.Remove()
+	s := e.Start(nil)
+	r, first := submit(t, s, "k", a)
+	<-hold.Arrived()
+	read := func(capability string) int {
+		return s.Get("/v1/requests/"+r.ID+"?wait=10ms&version="+itoa(r.Version), capability).Status
+	}
+	if got := read(first); got != http.StatusOK {
+		t.Errorf("the capability answered %d", got)
+	}
+	if got := read("sc_" + first); got != http.StatusNotFound {
+		t.Errorf("a wrong capability answered %d", got)
+	}
+	again, second := submit(t, s, "k", a)
+	if again.ID != r.ID {
+		t.Fatalf("another request, %s", again.ID)
+	}
+	if got := read(first); got != http.StatusNotFound {
+		t.Errorf("the capability that was replaced answered %d", got)
+	}
+	hold.Release()
+	if r = finish(t, s, r.ID, second); r.State != signing.Completed {
+		t.Errorf("ended %s: %+v", r.State, r.Failure)
+	}
+}
+
+// What a job is told never goes back, whoever wrote last.
+func TestAnswersToAJobThatWaitsNeverGoBack(t *testing.T) {
+	e := testenv.New(t, testenv.Options{})
+	s := e.Start(nil)
+	r, capability := submit(t, s, "k", e.Image("one"), e.Image("two"))
+	for !r.State.Terminal() {
+		before := r.Version
+		s.Get("/v1/requests/"+r.ID+"?wait=1ms&version="+itoa(r.Version), capability).JSON(t, &r)
+		if r.Version < before {
+			t.Fatalf("version %d after %d", r.Version, before)
+		}
 	}
 }

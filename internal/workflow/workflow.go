@@ -107,13 +107,14 @@ type Workflow struct {
 	wake          chan struct{}                 // capacity 1: a job may be due
 	drives        sync.WaitGroup
 
-	mu       sync.Mutex
-	waiters  map[string]*waiter // guarded by mu; those who wait for a change of a Request
-	digests  map[string]*queue  // guarded by mu; who publishes on which digest in this process
-	run      context.Context    // guarded by mu; nil unless Run is running
-	stopped  bool               // guarded by mu: no new drive may start
-	logError error              // guarded by mu: of the last Sequence
-	alarmed  map[string]bool    // guarded by mu: tables whose alteration was recorded
+	mu         sync.Mutex
+	living     map[string]*live  // guarded by mu; Requests that are worked on or waited for
+	digests    map[string]*queue // guarded by mu; who publishes on which digest in this process
+	checkpoint string            // guarded by mu: newest of the audit log, empty before the first
+	run        context.Context   // guarded by mu; nil unless Run is running
+	stopped    bool              // guarded by mu: no new drive may start
+	logError   error             // guarded by mu: of the last Sequence
+	alarmed    map[string]bool   // guarded by mu: tables whose alteration was recorded
 }
 
 // New returns a Workflow. It does no I/O.
@@ -146,7 +147,7 @@ func New(o Options) (*Workflow, error) {
 		Options: o,
 		slots:   make(chan struct{}, o.Workers),
 		wake:    make(chan struct{}, 1),
-		waiters: map[string]*waiter{},
+		living:  map[string]*live{},
 		digests: map[string]*queue{},
 		alarmed: map[string]bool{},
 	}, nil
@@ -230,7 +231,7 @@ func (w *Workflow) claim(ctx context.Context) error {
 		for _, c := range claims {
 			select {
 			case w.slots <- struct{}{}:
-				w.start(c)
+				w.start(c, nil)
 			case <-ctx.Done():
 				return nil // the lease runs out and another worker takes over
 			}
@@ -240,7 +241,8 @@ func (w *Workflow) claim(ctx context.Context) error {
 }
 
 // start drives the Request of c, whose slot the caller holds, in the background.
-func (w *Workflow) start(c *store.Claim) {
+// r, if not nil, is the Request as the caller has just written it.
+func (w *Workflow) start(c *store.Claim, r *signing.Request) {
 	w.mu.Lock()
 	ctx := w.run
 	if w.stopped || ctx == nil {
@@ -250,11 +252,13 @@ func (w *Workflow) start(c *store.Claim) {
 	}
 	w.drives.Add(1)
 	w.mu.Unlock()
+	_, leave := w.attend(c.Ref)
 	go func() {
 		defer w.drives.Done()
+		defer leave()
 		defer w.kick()
 		defer func() { <-w.slots }()
-		w.hold(ctx, c)
+		w.hold(ctx, c, r)
 	}()
 }
 
@@ -267,7 +271,7 @@ func (w *Workflow) kick() {
 }
 
 // hold keeps the lease of c alive while drive works, and gives the job back.
-func (w *Workflow) hold(ctx context.Context, c *store.Claim) {
+func (w *Workflow) hold(ctx context.Context, c *store.Claim, r *signing.Request) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	renewed := make(chan struct{})
@@ -288,46 +292,10 @@ func (w *Workflow) hold(ctx context.Context, c *store.Claim) {
 			}
 		}
 	}()
-	d := &drive{w: w, claim: c, log: w.Log.With("request", c.Ref)}
+	d := &drive{w: w, claim: c, log: w.Log.With("request", c.Ref), request: r, fresh: r != nil}
 	d.run(ctx)
 	cancel()
 	<-renewed
-}
-
-// notify wakes those who wait for a change of the Request.
-func (w *Workflow) notify(requestID string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if wt, ok := w.waiters[requestID]; ok {
-		close(wt.changed)
-		delete(w.waiters, requestID)
-	}
-}
-
-// waiter is shared by all who wait for the same change of a Request.
-type waiter struct {
-	changed chan struct{}
-	n       int // guarded by Workflow.mu
-}
-
-// watch returns a channel that is closed at the next change of the Request made
-// by this process, and what forgets it.
-func (w *Workflow) watch(requestID string) (changed <-chan struct{}, forget func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	wt, ok := w.waiters[requestID]
-	if !ok {
-		wt = &waiter{changed: make(chan struct{})}
-		w.waiters[requestID] = wt
-	}
-	wt.n++
-	return wt.changed, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if wt.n--; wt.n == 0 && w.waiters[requestID] == wt {
-			delete(w.waiters, requestID)
-		}
-	}
 }
 
 // tidy forgets what is kept for a time only.
