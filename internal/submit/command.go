@@ -56,7 +56,7 @@ Flags:
 `
 
 const usageEnd = `
-Outputs for later steps: request-id, state, digests, signatures (both JSON).
+Outputs for later steps: request-id, state; digests, tags, signatures (JSON).
 Exit codes: 0 signed, 1 error, 2 usage, 3 denied, 4 timed out, 5 verification failed.
 `
 
@@ -76,6 +76,9 @@ func flags() [][3]string {
 		{"server", "URL", "address of the Sealwright service"},
 		{"policy", "NAME", "signing policy to ask for, as in release"},
 		{"images", "LIST", "images, separated by space, comma or line break; as arguments, too"},
+		{"digests-file", "FILE", "what was pushed: buildx or bake metadata, or REPOSITORY@sha256:... lines"},
+		{"metadata", "JSON", "the same as text: output metadata of docker/build-push-action or bake-action"},
+		{"tags-after", "LIST", "tags to be moved to the images once their signatures are there"},
 		{"sign-tag", "LIST", "tags to be signed along with every image; none is implied"},
 		{"audience", "AUD", "audience of the token (default: the server's address)"},
 		{"wait", "BOOL", "wait for the signatures (default: true; --wait=false does not)"},
@@ -186,7 +189,7 @@ func (v settings) get(name string) string { return strings.TrimSpace(*v[name]) }
 func (v settings) options(p Process, env *ci.Environment, args []string) (Options, error) {
 	o := Options{
 		CI: env, Server: v.get("server"), Audience: v.get("audience"), Policy: v.get("policy"),
-		Images: append(Split(v.get("images")), args...), SignTags: Split(v.get("sign-tag")),
+		Images: append(Split(v.get("images")), args...), SignTags: Split(v.get("sign-tag")), TagsAfter: Split(v.get("tags-after")),
 		IdempotencyKey: v.get("idempotency-key"), ResultFile: v.get("result-file"),
 		TTY: p.TTY, Agent: "sealwright-ci/" + p.Version, Transport: p.Transport,
 		Now: p.Now, Sleep: p.Sleep,
@@ -197,6 +200,9 @@ func (v settings) options(p Process, env *ci.Environment, args []string) (Option
 		}
 	}
 	var err error
+	if o.Pushed, err = v.pushed(); err != nil {
+		return o, err
+	}
 	if o.NoWait, err = v.no("wait"); err != nil {
 		return o, err
 	}
@@ -211,11 +217,28 @@ func (v settings) options(p Process, env *ci.Environment, args []string) (Option
 	if (password != "") != (v.get("registry-username") != "") || password != "" && v.get("registry") == "" {
 		return o, &signing.Error{Code: signing.Invalid, Message: "registry credentials are incomplete", Expected: "`registry`, `registry-username` and `registry-password` together", Found: "only some of them", Fix: "name the registry that they are for: they are sent to no other"}
 	}
-	o.Resolve = NewResolver(RegistryOptions{
+	o.Registries = NewRegistries(RegistryOptions{
 		Env: p.Env, Host: v.get("registry"), Username: v.get("registry-username"), Password: password,
 		TokenRealms: Split(v.get("registry-token-realm")), Transport: o.Transport,
 	})
 	return o, nil
+}
+
+// pushed returns what the build tool wrote, from the file or the text.
+func (v settings) pushed() ([]byte, error) {
+	file, text := v.get("digests-file"), v.get("metadata")
+	switch {
+	case file != "" && text != "":
+		return nil, &signing.Error{Code: signing.Invalid, Message: "`digests-file` and `metadata` are both given", Expected: "one of them", Found: "both", Fix: "leave one of them away"}
+	case file != "":
+		raw, err := readDigestsFile(file)
+		if err == nil && len(strings.TrimSpace(string(raw))) == 0 {
+			err = &signing.Error{Code: signing.Invalid, Message: "`digests-file` is empty", Expected: "what the build step pushed", Found: "nothing", Fix: "check that the build step before it pushed, and wrote this file"}
+		}
+		return raw, err
+	default:
+		return []byte(text), nil
+	}
 }
 
 // no reports whether a setting that is true by default is switched off.

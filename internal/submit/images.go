@@ -45,10 +45,11 @@ func parseImages(list []string) ([]image, error) {
 		}
 		out = append(out, image{given: given, repository: a.Repository, tag: a.Tag, digest: a.Digest})
 	}
-	if len(out) == 0 {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "no images", Expected: "`images` with at least one REPOSITORY@DIGEST", Found: "an empty list", Fix: "set `images`; if it comes from an earlier step, check the name of that step's output"}
-	}
 	return out, nil
+}
+
+func noImages() error {
+	return &signing.Error{Code: signing.Invalid, Message: "no images", Expected: "`images` with at least one REPOSITORY@DIGEST, or `digests-file`", Found: "an empty list", Fix: "set `images`; if it comes from an earlier step, check the name of that step's output"}
 }
 
 func parseTags(list []string) ([]string, error) {

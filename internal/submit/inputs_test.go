@@ -74,6 +74,17 @@ func TestMistakesInTheInputsExitTwoBeforeTheNetworkIsUsed(t *testing.T) {
 		"bad key":                {nil, []string{"--idempotency-key", "a b"}, "Idempotency-Key"},
 		"unknown flag":           {nil, []string{"--polcy", "x"}, "flag provided but not defined"},
 		"no CA file":             {nil, []string{"--ca-file", "/nonexistent"}, "`ca-file` cannot be used"},
+		"no digests file":        {nil, []string{"--digests-file", "/nonexistent"}, "`digests-file` cannot be used"},
+		"empty digests file":     {nil, []string{"--digests-file", "/dev/null"}, "`digests-file` is empty"},
+		"file and text":          {nil, []string{"--digests-file", "/dev/null", "--metadata", "{}"}, "both given"},
+		"metadata of no push":    {nil, []string{"--metadata", `{"buildx.build.ref":"a/b/c"}`}, "the list of digests has no image in it"},
+		"bad tag after":          {nil, []string{"--tags-after", "-x"}, "`tags-after`: not a tag"},
+		"tag after elsewhere":    {nil, []string{"--tags-after", "registry.acme.dev/other:v1"}, "no image of this step is in that repository"},
+		"digest after":           {nil, []string{"--tags-after", imageA}, "`tags-after`: not a tag"},
+		"tag signed and moved":   {nil, []string{"--tags-after", "v1", "--sign-tag", "v1"}, "the tag is in `sign-tag` too"},
+		"given by the tag":       {map[string]string{"INPUT_IMAGES": "registry.acme.dev/web:v1"}, []string{"--tags-after", "v1"}, "the image is given by the tag that is to be moved"},
+		"tags without waiting":   {nil, []string{"--tags-after", "v1", "--wait=false"}, "does not wait for them"},
+		"one tag for two images": {map[string]string{"INPUT_IMAGES": imageA + " " + strings.Replace(imageA, "aaaa", "aaab", 1)}, []string{"--tags-after", "v1"}, "the tag cannot name two images"},
 		"half a credential":      {map[string]string{"INPUT_REGISTRY-PASSWORD": "hunter2hunter2"}, nil, "registry credentials are incomplete"},
 		"too many images":        {map[string]string{"INPUT_IMAGES": many(501)}, nil, "1 to 500"},
 	} {
@@ -209,9 +220,9 @@ func TestCredentialsSentToAnotherRegistryThatAsksForThemAreImpossible(t *testing
 
 func TestOnGitLabTheJobsOwnRegistryNeedsNoLogin(t *testing.T) {
 	r := newRegistry(t, "hunter2hunter2")
-	resolve := submit.NewResolver(submit.RegistryOptions{Env: func(k string) string {
+	resolve := submit.NewRegistries(submit.RegistryOptions{Env: func(k string) string {
 		return map[string]string{"GITLAB_CI": "true", "CI_REGISTRY": r.host, "CI_REGISTRY_USER": "gitlab-ci-token", "CI_REGISTRY_PASSWORD": "hunter2hunter2", "CI_SERVER_URL": "https://gitlab.acme.dev"}[k]
-	}})
+	}}).Resolve
 	d, err := resolve(t.Context(), signing.Repository(r.host+"/payments/web"), "v1")
 	if err != nil || string(d) != r.digest {
 		t.Errorf("%s %v", d, err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/sealwright/sealwright/internal/ci"
 	"github.com/sealwright/sealwright/internal/config"
@@ -14,7 +15,7 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// RegistryOptions says how tags are resolved: with the job's own credentials.
+// RegistryOptions says how registries are spoken to: with the job's own credentials.
 type RegistryOptions struct {
 	Env func(string) string
 	// Username and Password, where set, are for Host and no other registry.
@@ -27,35 +28,63 @@ type RegistryOptions struct {
 // password; it is no variable of the process.
 const passwordVariable = "SEALWRIGHT_RESOLVER_PASSWORD"
 
-// NewResolver returns a Resolver that asks the image's own registry, with what
-// `docker login` or the CI left for exactly that host, else anonymously.
-// Loopback hosts are spoken to by http, as docker does.
-func NewResolver(o RegistryOptions) Resolver {
-	clients := map[string]*registry.Client{} // by host; a step resolves in sequence
-	return func(ctx context.Context, repository signing.Repository, tag string) (signing.Digest, error) {
-		host := repository.Host()
-		client := clients[host]
-		if client == nil {
-			row, password := o.row(host)
-			env := func(name string) (string, bool) {
-				if name == passwordVariable {
-					return password, true
-				}
-				v := o.Env(name)
-				return v, v != ""
-			}
-			var err error
-			if client, err = registry.New([]registry.Config{row}, registry.Options{Transport: o.Transport, Env: env}); err != nil {
-				return "", &signing.Error{Code: signing.Invalid, Message: "the registry " + host + " cannot be used", Found: ci.Clean(err.Error()), Fix: "correct the registry inputs or the docker configuration, or give the image by digest"}
-			}
-			clients[host] = client
-		}
-		d, err := client.Resolve(ctx, repository, tag)
-		if err != nil {
-			return "", err
-		}
-		return d.Digest, nil
+// NewRegistries returns the registries of a step: each image's own, with what
+// `docker login` or the CI left for exactly that host, else anonymously. Loopback
+// hosts are spoken to by http, as docker does.
+func NewRegistries(o RegistryOptions) *Registries {
+	return &Registries{o: o, clients: map[string]*registry.Client{}}
+}
+
+// Registries are the registries of a step's images, spoken to with the job's
+// own credentials. It is safe for concurrent use.
+type Registries struct {
+	o RegistryOptions
+
+	mu      sync.Mutex
+	clients map[string]*registry.Client // guarded by mu; by host
+}
+
+// client returns the client for the host of a repository. Nothing is sent.
+func (r *Registries) client(repository signing.Repository) (*registry.Client, error) {
+	host := repository.Host()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.clients[host]; c != nil {
+		return c, nil
 	}
+	row, password := r.o.row(host)
+	env := func(name string) (string, bool) {
+		if name == passwordVariable {
+			return password, true
+		}
+		v := r.o.Env(name)
+		return v, v != ""
+	}
+	c, err := registry.New([]registry.Config{row}, registry.Options{Transport: r.o.Transport, Env: env})
+	if err != nil {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "the registry " + host + " cannot be used", Found: ci.Clean(err.Error()), Fix: "correct the registry inputs or the docker configuration, or give the image by digest"}
+	}
+	r.clients[host] = c
+	return c, nil
+}
+
+// Resolve returns what a tag or digest of the repository names now.
+func (r *Registries) Resolve(ctx context.Context, repository signing.Repository, tagOrDigest string) (signing.Digest, error) {
+	c, err := r.client(repository)
+	if err != nil {
+		return "", err
+	}
+	d, err := c.Resolve(ctx, repository, tagOrDigest)
+	return d.Digest, err
+}
+
+// Tag points a tag at a manifest of the repository, and reads it back.
+func (r *Registries) Tag(ctx context.Context, repository signing.Repository, digest signing.Digest, tag string) error {
+	c, err := r.client(repository)
+	if err != nil {
+		return err
+	}
+	return c.Tag(ctx, repository, digest, tag)
 }
 
 // row configures one host: credentials given for it, then those of GitLab's own

@@ -231,6 +231,13 @@ func (s *step) showRefusal(heading string, e *signing.Error, reasons *signing.Re
 	s.CI.Annotate(ci.LevelError, "Sealwright: "+heading, strings.TrimSpace(note))
 }
 
+// warn says what is no reason to stop.
+func (s *step) warn(title, text string) {
+	s.progress.end()
+	s.CI.Print("warning: " + ci.Clean(title) + ": " + ci.Clean(text) + "\n")
+	s.CI.Annotate(ci.LevelWarning, "Sealwright: "+title, text)
+}
+
 func details(e *signing.Error) string {
 	var b strings.Builder
 	for _, l := range []struct{ name, text string }{{"expected", e.Expected}, {"found", e.Found}, {"how to fix", e.Fix}} {
@@ -257,6 +264,9 @@ func (s *step) showSignatures() {
 			s.CI.Print("  " + ci.Clean(l.URI) + "\n")
 		}
 	}
+	for _, m := range s.moves {
+		s.CI.Print(fmt.Sprintf("%s names %s\n", m.name(), m.digest))
+	}
 }
 
 // refusalMarkdown is the head of the job summary of a step that did not sign.
@@ -281,6 +291,16 @@ func (s *step) requestMarkdown() string {
 		text += "\n\nTags resolved by this step, once:\n\n"
 		for _, l := range s.resolved {
 			text += fmt.Sprintf("- `%s` to `%s`\n", l.Image, l.Digest) // both by grammar without a backtick
+		}
+	}
+	if len(s.moves) > 0 {
+		text += "\n\nTags, moved only when the signatures were there:\n\n"
+		for _, m := range s.moves {
+			verb := "not moved"
+			if m.done {
+				verb = "names"
+			}
+			text += fmt.Sprintf("- `%s` %s `%s`\n", m.name(), verb, m.digest) // by grammar without a backtick
 		}
 	}
 	return text + "\n"
@@ -321,9 +341,19 @@ func (s *step) writeOutputs() error {
 	if err != nil {
 		return fmt.Errorf("encoding outputs: %w", err)
 	}
+	tags := []string{}
+	for _, m := range s.moves {
+		if m.done {
+			tags = append(tags, m.name()+"@"+string(m.digest))
+		}
+	}
+	moved, err := json.Marshal(tags)
+	if err != nil {
+		return fmt.Errorf("encoding outputs: %w", err)
+	}
 	omitted, err := s.CI.Outputs([]ci.Output{
 		{Name: "request-id", Value: s.request.ID}, {Name: "state", Value: string(s.request.State)},
-		{Name: "digests", Value: string(d)}, {Name: "signatures", Value: string(sigs)},
+		{Name: "digests", Value: string(d)}, {Name: "tags", Value: string(moved)}, {Name: "signatures", Value: string(sigs)},
 	})
 	if len(omitted) > 0 {
 		s.CI.Print(fmt.Sprintf("warning: no room for the outputs %s; `result-file` has everything\n", strings.Join(omitted, ", ")))

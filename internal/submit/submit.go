@@ -60,6 +60,11 @@ type Options struct {
 	Audience string // "" is the server's address
 	Policy   string
 	Images   []string // REPOSITORY@DIGEST or REPOSITORY:TAG
+	// Pushed is what a build tool wrote about what it pushed; Images add to it.
+	Pushed []byte
+	// TagsAfter are moved to the images when all signatures are there: TAG, or
+	// REPOSITORY:TAG.
+	TagsAfter []string
 	// SignTags are signed along with every image; a tag in Images never is.
 	SignTags       []string
 	IdempotencyKey string        // "" is made of run, job and body
@@ -70,7 +75,10 @@ type Options struct {
 	TTY       bool   // progress in place, and colours
 	Agent     string // User-Agent
 	Transport http.RoundTripper
-	Resolve   Resolver
+	// Registries are those of the images; Resolve, where set, finds the digests of
+	// tags in their place.
+	Registries *Registries
+	Resolve    Resolver
 	// ResultFile, where set, gets the whole result as JSON.
 	ResultFile string
 	Now        func() time.Time
@@ -104,6 +112,7 @@ type step struct {
 
 	body      api.SubmitRequest
 	resolved  []resolution
+	moves     []tagMove
 	token     string
 	tokenAt   time.Time
 	requested bool // a submission was sent, whether or not an answer came
@@ -124,6 +133,9 @@ func Run(ctx context.Context, o Options) int {
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
+	}
+	if o.Resolve == nil {
+		o.Resolve = o.Registries.Resolve
 	}
 	if o.Audience == "" {
 		o.Audience = o.Server
@@ -156,11 +168,7 @@ func (s *step) run(ctx context.Context) error {
 		return usageError{err}
 	}
 	s.client = client
-	images, err := parseImages(s.Images)
-	if err != nil {
-		return usageError{err}
-	}
-	tags, err := parseTags(s.SignTags)
+	images, tags, err := s.inputs()
 	if err != nil {
 		return usageError{err}
 	}
@@ -177,6 +185,13 @@ func (s *step) run(ctx context.Context) error {
 	if err := s.resolve(ctx, images); err != nil {
 		return localError{err}
 	}
+	if err := aim(s.moves, images); err != nil {
+		return err
+	}
+	early, err := s.lookAtTags(ctx)
+	if err != nil {
+		return localError{err}
+	}
 	s.body = api.SubmitRequest{Policy: probe.Policy, DeadlineSeconds: probe.DeadlineSeconds, Artifacts: artifacts(images, tags)}
 	if s.IdempotencyKey == "" {
 		digest, err := s.body.Digest()
@@ -188,10 +203,44 @@ func (s *step) run(ctx context.Context) error {
 	if err := s.submit(ctx); err != nil {
 		return err
 	}
+	s.warnEarly(early)
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
-	return s.outcome()
+	if err := s.outcome(); err != nil {
+		return err
+	}
+	return s.moveTags(ctx)
+}
+
+// inputs reads what needs no network.
+func (s *step) inputs() (images []image, tags []string, err error) {
+	if len(s.Pushed) > 0 {
+		var quiet []string
+		if images, quiet, err = parseDigests(s.Pushed); err != nil {
+			return nil, nil, err
+		}
+		for _, target := range quiet {
+			s.CI.Print(fmt.Sprintf("target %s pushed no image; nothing is signed for it\n", ci.Clean(target)))
+		}
+	}
+	more, err := parseImages(s.Images)
+	if err != nil {
+		return nil, nil, err
+	}
+	if images = append(images, more...); len(images) == 0 {
+		return nil, nil, noImages()
+	}
+	if tags, err = parseTags(s.SignTags); err != nil {
+		return nil, nil, err
+	}
+	if s.moves, err = parseTagsAfter(s.TagsAfter, images, tags); err != nil {
+		return nil, nil, err
+	}
+	if s.NoWait && len(s.moves) > 0 {
+		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`tags-after` needs the signatures, and this step does not wait for them", Expected: "`wait: true` with `tags-after`", Found: "`wait: false`", Fix: "wait, or move the tags in a step that does"}
+	}
+	return images, tags, nil
 }
 
 // outcome returns nil if the request is what was asked for.

@@ -20,6 +20,7 @@ const (
 	Fails            Mode = "fails"                     // it does not happen
 	FailsButHappened Mode = "fails but happened"        // it happens and seems not to
 	DiesAfter        Mode = "the process dies after it" // it happens and nothing else does
+	DiesBefore       Mode = "the process dies before"   // neither it nor anything else happens
 )
 
 // ErrInjected is what a failing step returns; errDead what a dead process's
@@ -90,6 +91,9 @@ func (f *Faults) step(name string, do func() error) error {
 	switch f.mode {
 	case Fails:
 		return ErrInjected
+	case DiesBefore:
+		f.Kill()
+		return errDead
 	case FailsButHappened:
 		if err := do(); err != nil {
 			return err
@@ -107,16 +111,27 @@ func (f *Faults) Interpose(_ context.Context, name string, commit func() error) 
 	return f.step("store "+name, commit)
 }
 
-// transport interposes on requests to the registry. Digests and upload ids are
-// left out of the names, so that they are the same in every run.
+// Transport interposes on the calls of a process, each named by where it goes:
+// "registry PUT tag", "service GET /v1/requests/ID". It is for the service's own
+// calls of the registry and for those of a job.
+func (f *Faults) Transport(base http.RoundTripper, where func(*http.Request) string) http.RoundTripper {
+	return &transport{faults: f, base: base, where: where}
+}
+
+// Registry names every call "registry". It is for Transport.
+func Registry(*http.Request) string { return "registry" }
+
+// transport interposes on requests. Digests and ids are left out of the names,
+// so that they are the same in every run.
 type transport struct {
 	faults *Faults
 	base   http.RoundTripper
+	where  func(*http.Request) string
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	var resp *http.Response
-	err := t.faults.step("registry "+req.Method+" "+route(req.URL.Path), func() (err error) {
+	err := t.faults.step(t.where(req)+" "+req.Method+" "+route(req.URL.Path), func() (err error) {
 		resp, err = t.base.RoundTrip(req)
 		return err
 	})
@@ -128,6 +143,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func route(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/v1/requests/"); ok {
+		_, what, _ := strings.Cut(rest, "/")
+		what, _, _ = strings.Cut(what, "/sha256:")
+		return strings.TrimSuffix("request/"+what, "/")
+	}
 	switch {
 	case strings.Contains(path, "/blobs/uploads"):
 		return "upload"

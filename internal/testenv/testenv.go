@@ -190,7 +190,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	base := &transport{faults: s.Faults, base: http.DefaultTransport.(*http.Transport).Clone()}
+	base := s.Faults.Transport(http.DefaultTransport.(*http.Transport).Clone(), Registry)
 	s.Registry, err = registry.New([]registry.Config{{Host: e.World.Registry.Host, InsecureHTTP: true, Timeout: e.Options.RegistryTimeout}}, registry.Options{Transport: base, Log: log})
 	if err != nil {
 		return err
