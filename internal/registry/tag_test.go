@@ -11,13 +11,13 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-const indexManifest = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+const emptyIndex = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 
 func TestATagIsPointedAtAnImageOrIndexByteForByte(t *testing.T) {
-	for mediaType, manifest := range map[string]string{registry.MediaTypeImage: imageManifest, registry.MediaTypeIndex: indexManifest} {
+	for mediaType, manifest := range map[string]string{registry.MediaTypeImage: imageManifest, registry.MediaTypeIndex: emptyIndex} {
 		w := newWorld(t, ggcrRegistry(), nil)
 		d := w.put("by-digest", mediaType, []byte(manifest))
-		w.put("v1", registry.MediaTypeIndex, []byte(strings.Replace(indexManifest, "[]", "[ ]", 1)))
+		w.put("v1", registry.MediaTypeIndex, []byte(strings.Replace(emptyIndex, "[]", "[ ]", 1)))
 		for _, tag := range []string{"v1", "v2"} {
 			if err := w.client.Tag(t.Context(), w.repo, d, tag); err != nil {
 				t.Fatal(err)
@@ -43,7 +43,7 @@ func TestATagThatAnotherMovesAtTheSameMomentIsAConflict(t *testing.T) {
 	w = newWorld(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		inner.ServeHTTP(rw, r)
 		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/v1") && r.Header.Get("Content-Type") == registry.MediaTypeImage {
-			w.put("v1", registry.MediaTypeIndex, []byte(indexManifest))
+			w.put("v1", registry.MediaTypeIndex, []byte(emptyIndex))
 		}
 	}), nil)
 	d := w.put("by-digest", registry.MediaTypeImage, []byte(imageManifest))
