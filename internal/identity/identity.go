@@ -1,5 +1,6 @@
 // Package identity turns the bearer token of a CI job into a verified
-// signing.Identity and signing.Origin.
+// signing.Identity and signing.Origin, and that of a person into an Identity
+// with the roles that the issuer's row gives to its claims (people.go).
 //
 // Issuers are an allow-list matched by exact string before any network access,
 // and rows of data: what differs between GitHub Actions, GitLab and a CI of the
@@ -60,6 +61,7 @@ type issuer struct {
 	besides  []string // audiences that may stand beside ours, normally none
 	provider string
 	role     signing.Role
+	roles    []RoleRule // of people
 	maxAge   time.Duration
 	perJob   bool
 	row      *row
@@ -99,7 +101,7 @@ func New(_ context.Context, issuers []Issuer, o Options) (*Verifier, error) {
 			return nil, fmt.Errorf("issuer %s: %w", c.Issuer, err)
 		}
 		v.issuers[c.Issuer] = &issuer{
-			url: c.Issuer, audience: c.Audience, besides: c.AudienceException, provider: c.Provider, role: c.Role,
+			url: c.Issuer, audience: c.Audience, besides: c.AudienceException, provider: c.Provider, role: c.Role, roles: c.Roles,
 			maxAge: time.Duration(c.MaxAge), perJob: c.TokenPer == TokenPerJob, row: r, keys: keys,
 		}
 	}
@@ -212,13 +214,23 @@ func (is *issuer) accept(payload []byte, id *signing.Identity, now time.Time) (s
 	if err := is.checkTimes(c, id, now); err != nil {
 		return signing.Origin{}, err
 	}
+	if is.role == signing.RolePeople {
+		// A person has no build: what a template would make of the claims is no origin.
+		if id.Roles, err = peopleRoles(is.roles, c); err != nil {
+			return signing.Origin{}, err
+		}
+		return signing.Origin{}, is.row.checkClaims(c)
+	}
 	return is.row.origin(c)
 }
 
 // checkAudience demands our audience and no other: a token that several parties
 // accept can be replayed by each of them to the others.
 func (is *issuer) checkAudience(c claims) (string, error) {
-	const fix = "ask the CI for a token with exactly this audience (GitHub Actions: the audience parameter of the token request; GitLab: id_tokens.NAME.aud)"
+	fix := "ask the CI for a token with exactly this audience (GitHub Actions: the audience parameter of the token request; GitLab: id_tokens.NAME.aud)"
+	if is.role == signing.RolePeople {
+		fix = "log in at the identity provider as the client of this name, and send its ID token"
+	}
 	auds, err := c.audiences()
 	if err != nil {
 		return "", err
@@ -246,7 +258,10 @@ func (is *issuer) checkTimes(c claims, id *signing.Identity, now time.Time) erro
 	if err != nil {
 		return err
 	}
-	const fixFresh = "ask the CI for a new token right before using it"
+	fixFresh := "ask the CI for a new token right before using it"
+	if is.role == signing.RolePeople {
+		fixFresh = "log in again for a new token"
+	}
 	const fixClock = "compare the clocks of this service and of the issuer"
 	found := func(claim string, t time.Time) string {
 		return fmt.Sprintf("%s %s, %s from now", claim, t.Format(time.RFC3339), t.Sub(now).Round(time.Second))
@@ -289,7 +304,7 @@ func (r *Refusal) Error() string {
 // Unwrap returns the cause.
 func (r *Refusal) Unwrap() error { return r.Err }
 
-const fixToken = "send the OIDC token of the running job as `Authorization: Bearer` (GitHub Actions: permissions id-token: write; GitLab: id_tokens)"
+const fixToken = "send the OIDC token of the running job as `Authorization: Bearer` (GitHub Actions: permissions id-token: write; GitLab: id_tokens), or a person's ID token where a person may ask"
 
 // refused returns an Unauthenticated error.
 func refused(message, expected, found, fix string) error {

@@ -27,6 +27,8 @@ const (
 	minMaxAge     = time.Minute
 	maxMaxAge     = 24 * time.Hour
 	defaultMaxAge = 10 * time.Minute // of rows from the configuration
+	// peopleMaxAge: a person fetches a token once and works with it a while.
+	peopleMaxAge = time.Hour
 )
 
 // maxAudience bounds an audience; it is a URL or a name.
@@ -52,6 +54,8 @@ type Issuer struct {
 	// then use tokens meant for them here.
 	AudienceException []string     `yaml:"audience_exception"`
 	Role              signing.Role `yaml:"role"` // "ci" (default) or "people"
+	// Roles says which persons have which roles, with role "people" only.
+	Roles []RoleRule `yaml:"roles"`
 	// Forge is the host of the forge, and so part of every repository's name in
 	// policies. Known for github.com; for gitlab it defaults to the issuer's host.
 	Forge string `yaml:"forge"`
@@ -89,6 +93,9 @@ func (c Issuer) withDefaults() Issuer {
 	p, builtIn := providers()[c.Provider]
 	if !builtIn {
 		p = provider{kind: c.Provider, maxAge: defaultMaxAge, tokenPer: TokenPerRequest}
+		if c.Role == signing.RolePeople {
+			p.maxAge = peopleMaxAge
+		}
 	}
 	set := func(field *string, value string) {
 		if *field == "" {
@@ -232,6 +239,7 @@ func (c Issuer) check(at string, ps *config.Problems) {
 	if age := time.Duration(c.MaxAge); age < minMaxAge || age > maxMaxAge {
 		ps.Add(at+"max_age", "must be between %s and %s", minMaxAge, maxMaxAge)
 	}
+	c.checkPeople(at, ps)
 	c.checkAudience(at, ps)
 	c.checkPlaces(at, ps)
 	for _, name := range slices.Sorted(maps.Keys(c.Require)) {
@@ -245,7 +253,9 @@ func (c Issuer) check(at string, ps *config.Problems) {
 // checkPlaces checks hosts, URLs and files.
 func (c Issuer) checkPlaces(at string, ps *config.Problems) {
 	if c.Forge == "" {
-		ps.Add(at+"forge", "is missing: the host of the forge, as in policies")
+		if c.Role != signing.RolePeople { // who have none
+			ps.Add(at+"forge", "is missing: the host of the forge, as in policies")
+		}
 	} else if !reHost.MatchString(c.Forge) {
 		ps.Add(at+"forge", "must be a host name in lower case, without https://")
 	} else if err := checkURL(c.URL); err != nil {

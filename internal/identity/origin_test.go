@@ -175,6 +175,24 @@ func TestEveryProblemOfTheConfigurationIsReportedWithItsLine(t *testing.T) {
     role: people
     issuer: https://gitlab.acme.dev
     audience: "has space"
+    roles:
+      - {role: auditor, claim: groups, values: [sealwright-auditors]}
+  - provider: our-sso
+    role: people
+    issuer: https://login.acme.dev
+    audience: people-of-acme
+    claims: {runID: run}
+    roles:
+      - {role: root, claim: groups, values: [wheel]}
+      - {role: admin, claim: "a claim", values: [wheel]}
+      - {role: admin, claim: groups}
+      - {role: admin, claim: groups, values: [""]}
+      - {role: admin, claim: groups, values: [" wheel"]}
+  - provider: github-actions
+    issuer: https://token.actions.githubusercontent.com
+    audience: https://sign.acme.dev
+    roles:
+      - {role: admin, claim: actor, values: [octocat]}
 `
 	var v struct {
 		Issuers []Issuer `yaml:"issuers"`
@@ -197,8 +215,10 @@ func TestEveryProblemOfTheConfigurationIsReportedWithItsLine(t *testing.T) {
 		"[2].audience", "[2].issuer", `[2].require["a b"]`, "[2].url",
 		"[3].audience", "[3].claims", "[3].claims.forge", "[3].claims.sourceRepositoryURI", "[3].issuer", "[3].optional.runID",
 		"[4].kind", "[4].provider",
-		"[5].audience",
+		"[5].audience", "[5].roles",
 		"[6].audience", "[6].role",
+		"[7].claims", "[7].roles[0].role", "[7].roles[1].claim", "[7].roles[2].values", "[7].roles[3].values[0]", "[7].roles[4].values[0]",
+		"[8].roles",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

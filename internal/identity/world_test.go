@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,7 +209,7 @@ func (w *world) refuse(v *Verifier, token string, code signing.Code, parts ...st
 	if err == nil {
 		w.t.Fatalf("accepted as %+v", id)
 	}
-	if id != (signing.Identity{}) || o != (signing.Origin{}) {
+	if !reflect.ValueOf(id).IsZero() || o != (signing.Origin{}) {
 		w.t.Errorf("a refusal returned %+v and %+v", id, o)
 	}
 	var e *signing.Error

@@ -15,15 +15,35 @@ const (
 	RolePeople Role = "people"
 )
 
+// PeopleRole is what one person may do. A person has as many as the issuer's row
+// gives; a job has none.
+type PeopleRole string
+
+const (
+	// Submitter may submit the Requests that have no live build: re-signing, export.
+	Submitter PeopleRole = "submitter"
+	// Approver may approve and deny.
+	Approver PeopleRole = "approver"
+	// Auditor may read every Request and the audit log.
+	Auditor PeopleRole = "auditor"
+	// Admin may read like an auditor, and cancel every Request.
+	Admin PeopleRole = "admin"
+)
+
+// PeopleRoles returns every role that there is.
+func PeopleRoles() []PeopleRole { return []PeopleRole{Submitter, Approver, Auditor, Admin} }
+
 // Identity is what a verified token proved. It holds no part of the token
 // itself; TokenHash identifies the token without revealing it.
 type Identity struct {
 	Issuer   string `json:"issuer"`
 	Provider string `json:"provider"` // name of the issuer's row, "github-actions"
 	Role     Role   `json:"role"`
-	Subject  string `json:"subject"`
-	Audience string `json:"audience"`
-	TokenID  string `json:"tokenID,omitempty"` // jti, empty where the issuer has none
+	// Roles are a person's, sorted; always empty with RoleCI.
+	Roles    []PeopleRole `json:"roles,omitempty"`
+	Subject  string       `json:"subject"`
+	Audience string       `json:"audience"`
+	TokenID  string       `json:"tokenID,omitempty"` // jti, empty where the issuer has none
 	// TokenHash is the hex SHA-256 of the token's header and payload: whoever
 	// holds an ECDSA token could make a second valid signature for it.
 	TokenHash string    `json:"tokenHash"`
@@ -35,6 +55,12 @@ type Identity struct {
 	// PerJob says that the CI gives one token for a whole job, so that several
 	// different Requests may be submitted with it, each once.
 	PerJob bool `json:"perJob,omitempty"`
+}
+
+// Has reports whether the token stands for a person with one of the roles. A
+// token of a job has none, whatever Roles says.
+func (id Identity) Has(roles ...PeopleRole) bool {
+	return id.Role == RolePeople && slices.ContainsFunc(roles, func(r PeopleRole) bool { return slices.Contains(id.Roles, r) })
 }
 
 // Origin is where a build came from, as the token said it. Field names are
