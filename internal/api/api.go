@@ -199,6 +199,29 @@ type Request struct {
 	Checkpoint string `json:"checkpoint,omitempty"`
 }
 
+// Page is a part of a list of requests, the last submitted first. Cursor asks for
+// the next part; it is empty at the end. A page may be short, or empty, and go on.
+type Page struct {
+	Requests []Summary `json:"requests"`
+	Cursor   string    `json:"cursor,omitempty"`
+}
+
+// Summary is a request in a list.
+type Summary struct {
+	ID      string               `json:"id"`
+	State   signing.RequestState `json:"state"`
+	Project string               `json:"project,omitempty"`
+	Policy  string               `json:"policy"`
+	// Artifact is the first of the Artifacts, or the one that was searched for.
+	Artifact  ArtifactRef `json:"artifact"`
+	Artifacts int         `json:"artifacts"`
+	Origin    Origin      `json:"origin"`
+	Failure   *Failure    `json:"failure,omitempty"`
+	Submitted time.Time   `json:"submitted"`
+	Deadline  time.Time   `json:"deadline"`
+	Ended     time.Time   `json:"ended,omitzero"`
+}
+
 // Artifact is an artifact with what the registry said of it.
 type Artifact struct {
 	Repository string `json:"repository"`

@@ -116,6 +116,15 @@ func (c *Client) Submit(ctx context.Context, token, idempotencyKey string, r Sub
 // Get returns the request, after at most wait (cut to MaxWait) if its version
 // is still the given one. Wait 0 answers at once.
 func (c *Client) Get(ctx context.Context, id, capability string, version int64, wait time.Duration) (Request, error) {
+	return c.get(ctx, id, version, wait, http.Header{HeaderCapability: {capability}})
+}
+
+// GetAs is Get for a person who may read every request, with their token.
+func (c *Client) GetAs(ctx context.Context, id, token string, version int64, wait time.Duration) (Request, error) {
+	return c.get(ctx, id, version, wait, http.Header{"Authorization": {"Bearer " + token}})
+}
+
+func (c *Client) get(ctx context.Context, id string, version int64, wait time.Duration, h http.Header) (Request, error) {
 	if !signing.ValidRequestID(id) {
 		return Request{}, &signing.Error{Code: signing.Invalid, Message: "not a request id", Expected: "sr_ and 16 characters", Found: quote(id)}
 	}
@@ -125,7 +134,6 @@ func (c *Client) Get(ctx context.Context, id, capability string, version int64, 
 		q.Set("wait", wait.Truncate(time.Millisecond).String())
 		q.Set("version", strconv.FormatInt(version, 10))
 	}
-	h := http.Header{HeaderCapability: {capability}}
 	out, _, err := c.call(ctx, wait+pollMargin, http.MethodGet, PathRequests+"/"+id, q, h, nil)
 	if err == nil && out.ID != id {
 		err = notOurs("the request "+id, quote(out.ID))
@@ -136,7 +144,8 @@ func (c *Client) Get(ctx context.Context, id, capability string, version int64, 
 	return out, nil
 }
 
-// Cancel withdraws the request. The token must be one of the run that submitted.
+// Cancel withdraws the request. The token must be one of the run that submitted,
+// or of an admin.
 func (c *Client) Cancel(ctx context.Context, token, id string) (Request, error) {
 	if !signing.ValidRequestID(id) {
 		return Request{}, &signing.Error{Code: signing.Invalid, Message: "not a request id", Expected: "sr_ and 16 characters", Found: quote(id)}
@@ -149,7 +158,56 @@ func (c *Client) Cancel(ctx context.Context, token, id string) (Request, error) 
 	return out, nil
 }
 
+// List returns a page of the requests that q asks for, with the token of a person
+// who may read every request.
+func (c *Client) List(ctx context.Context, token string, q Query) (Page, error) {
+	h := http.Header{"Authorization": {"Bearer " + token}}
+	answer, raw, err := c.send(ctx, callTimeout, http.MethodGet, PathRequests, q.values(), h, nil)
+	if err != nil {
+		return Page{}, fmt.Errorf("listing requests: %w", err)
+	}
+	media, _, _ := mime.ParseMediaType(answer.Get("Content-Type"))
+	var p Page
+	if media != "application/json" || json.Unmarshal(raw, &p) != nil || p.Requests == nil {
+		return Page{}, fmt.Errorf("listing requests: %w", notOurs("a page of requests", "another document"))
+	}
+	for _, r := range p.Requests {
+		if !signing.ValidRequestID(r.ID) || !r.State.Valid() {
+			return Page{}, fmt.Errorf("listing requests: %w", notOurs("ids and states that this client knows", quote(r.ID+" "+string(r.State))))
+		}
+	}
+	return p, nil
+}
+
+// Query says which requests to list; an empty field means any. Cursor is that of
+// the page before.
+type Query struct {
+	Project, Digest, Cursor string
+	State                   signing.RequestState
+}
+
+func (q Query) values() url.Values {
+	v := url.Values{}
+	for name, value := range map[string]string{"project": q.Project, "state": string(q.State), "digest": q.Digest, "cursor": q.Cursor} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return v
+}
+
+// call sends a request whose answer is a Request.
 func (c *Client) call(ctx context.Context, timeout time.Duration, method, path string, q url.Values, h http.Header, body []byte) (Request, http.Header, error) {
+	answer, raw, err := c.send(ctx, timeout, method, path, q, h, body)
+	if err != nil {
+		return Request{}, nil, err
+	}
+	out, err := parseRequest(answer, raw)
+	return out, answer, err
+}
+
+// send returns the header and body of a success.
+func (c *Client) send(ctx context.Context, timeout time.Duration, method, path string, q url.Values, h http.Header, body []byte) (http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	u := *c.base
@@ -157,7 +215,7 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method, path s
 	u.RawQuery = q.Encode()
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return Request{}, nil, fmt.Errorf("making request: %w", err)
+		return nil, nil, fmt.Errorf("making request: %w", err)
 	}
 	req.Header = h
 	req.Header.Set("Accept", "application/json, "+ContentTypeProblem)
@@ -167,22 +225,21 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method, path s
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return Request{}, nil, c.unreachable(err)
+		return nil, nil, c.unreachable(err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return Request{}, nil, c.unreachable(err)
+		return nil, nil, c.unreachable(err)
 	case len(raw) > maxAnswer:
-		return Request{}, nil, notOurs(fmt.Sprintf("at most %d bytes", maxAnswer), "more")
+		return nil, nil, notOurs(fmt.Sprintf("at most %d bytes", maxAnswer), "more")
 	case res.StatusCode >= 300 && res.StatusCode < 400:
-		return Request{}, nil, &signing.Error{Code: signing.Invalid, Message: "the server answered with a redirect, which is not followed: a token goes only where it was meant to go", Found: fmt.Sprintf("%d to %s", res.StatusCode, quote(res.Header.Get("Location"))), Fix: "set the server to the address that Sealwright itself answers on"}
+		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "the server answered with a redirect, which is not followed: a token goes only where it was meant to go", Found: fmt.Sprintf("%d to %s", res.StatusCode, quote(res.Header.Get("Location"))), Fix: "set the server to the address that Sealwright itself answers on"}
 	case res.StatusCode < 200 || res.StatusCode > 299:
-		return Request{}, nil, &Refusal{Problem: ParseProblem(res.StatusCode, res.Header, raw, c.now())}
+		return nil, nil, &Refusal{Problem: ParseProblem(res.StatusCode, res.Header, raw, c.now())}
 	}
-	out, err := parseRequest(res.Header, raw)
-	return out, res.Header, err
+	return res.Header, raw, nil
 }
 
 // parseRequest reads a success. Unknown fields are a newer service's; unknown

@@ -25,6 +25,21 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 	return out
 }
 
+// Summarize returns r as a line of a list. digest, if not empty, is what was
+// searched for.
+func Summarize(r signing.Request, digest signing.Digest) Summary {
+	out := Summary{
+		ID: r.ID, State: r.State, Project: r.Project, Policy: r.Policy, Artifacts: len(r.Artifacts), Origin: fromOrigin(r.Origin),
+		Failure: fromError(r.Failure), Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended,
+	}
+	for i, a := range r.Artifacts {
+		if i == 0 || a.Digest == digest {
+			out.Artifact = refOf(a)
+		}
+	}
+	return out
+}
+
 // Domain returns the request and its tasks as domain values, for those who
 // render them. Fields that the wire does not carry are zero.
 func (r Request) Domain() (signing.Request, []signing.Task) {

@@ -1,6 +1,6 @@
 // Package devworld is the world around the service, played on loopback: a
-// GitHub-like and a GitLab-like token issuer and a container registry, with
-// knobs that make them misbehave. `sealwrightd dev` and the tests run the real
+// GitHub-like and a GitLab-like token issuer, an identity provider of persons and
+// a container registry, with knobs that make them misbehave. `sealwrightd dev` and the tests run the real
 // service against it.
 //
 // It listens on loopback addresses only and keeps everything in memory. Its
@@ -41,7 +41,9 @@ type World struct {
 	ControlToken string
 	// GitHub and GitLab are the issuers, at URL/github and URL/gitlab.
 	GitHub, GitLab *Issuer
-	// CI has the faults and the access log of both issuers.
+	// People is the identity provider of persons, at URL/people.
+	People *Issuer
+	// CI has the faults and the access log of the issuers.
 	CI *Faults
 	// Registry is the container registry.
 	Registry *Registry
@@ -91,9 +93,13 @@ func (w *World) openIssuers() (err error) {
 	if w.GitLab, err = NewIssuer(w.URL+"/gitlab", w.options.Now); err != nil {
 		return err
 	}
+	if w.People, err = NewIssuer(w.URL+"/people", w.options.Now); err != nil {
+		return err
+	}
 	issuers := http.NewServeMux()
 	issuers.Handle("/github/", w.GitHub)
 	issuers.Handle("/gitlab/", w.GitLab)
+	issuers.Handle("/people/", w.People)
 	w.CI = NewFaults(issuers, w.options.Now)
 	return nil
 }

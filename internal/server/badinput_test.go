@@ -200,13 +200,16 @@ func TestUnknownRequestAndWrongCapabilityLookTheSame(t *testing.T) {
 		}
 	}
 	for what, c := range map[string]call{
-		"none": {}, "too short": {capability: "sc_short"}, "the token": {token: r.token(mainJob(0))}, "in the query": {path: "?capability=" + capability},
+		"none": {}, "too short": {capability: "sc_short"}, "in the query": {path: "?capability=" + capability},
 	} {
 		c.method, c.path = http.MethodGet, api.PathRequests+"/"+q.ID+c.path
 		if a := r.do(c); a.Status != http.StatusUnauthorized {
 			t.Errorf("%s answered %d: %s", what, a.Status, a.Body)
 		}
 	}
+	// The job's token is not its capability, and both at once are ambiguous.
+	r.refused(r.as(r.token(mainJob(0)), api.PathRequests+"/"+q.ID), http.StatusForbidden, "Sealwright-Capability")
+	r.refused(r.do(call{method: http.MethodGet, path: api.PathRequests + "/" + q.ID, token: r.e.Person(signing.Auditor), capability: capability}), http.StatusBadRequest, "both")
 	if got := r.finish(q.ID, capability); got.ID != q.ID {
 		t.Errorf("%+v", got)
 	}

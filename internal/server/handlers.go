@@ -21,11 +21,7 @@ import (
 
 // submit answers POST /v1/requests: 201 for a new Request, 200 for one that was
 // there. When it answers, the Request is durable.
-func (s *Server) submit(c echo.Context) error {
-	who, err := s.authenticate(c)
-	if err != nil {
-		return err
-	}
+func (s *Server) submit(c echo.Context, who caller) error {
 	key := c.Request().Header.Get(api.HeaderIdempotencyKey)
 	if err := api.ValidateIdempotencyKey(key); err != nil {
 		return s.refuseToken(c, who, err)
@@ -52,20 +48,6 @@ func (s *Server) submit(c echo.Context) error {
 	return c.JSON(status, wire(receipt.Snapshot))
 }
 
-// refuseToken puts the refusal of a verified token into the audit log. A
-// refusal that could not be logged is still a refusal.
-func (s *Server) refuseToken(c echo.Context, who seen, err error) error {
-	code := signing.CodeOf(err)
-	if code == signing.Internal || signing.Temporary(err) {
-		return err
-	}
-	s.Metrics.refused(string(code))
-	if lerr := s.Workflow.RecordRefusedToken(c.Request().Context(), who.id, who.origin, code); lerr != nil {
-		s.Log.Error("logging a refused token", "error", lerr)
-	}
-	return err
-}
-
 func wire(snap workflow.Snapshot) api.Request {
 	r := *snap.Request
 	r.Version = snap.Version()
@@ -78,20 +60,22 @@ func wire(snap workflow.Snapshot) api.Request {
 
 // read answers GET /v1/requests/{id}, at once or, with ?wait=, when the version
 // is no longer the one given.
-func (s *Server) read(c echo.Context) error {
-	capability := c.Request().Header.Get(api.HeaderCapability)
-	if !api.ValidCapability(capability) {
-		return &signing.Error{Code: signing.Unauthenticated, Message: "no capability", Expected: "the header " + api.HeaderCapability + " of the answer to the submission", Fix: "submit again with the same Idempotency-Key for a new one"}
-	}
+func (s *Server) read(c echo.Context, who caller) error {
 	wait, version, err := waitOf(c)
 	if err != nil {
 		return err
 	}
+	ctx, id := c.Request().Context(), c.Param("id")
 	var snap workflow.Snapshot
-	if wait == 0 {
-		snap, err = s.Workflow.Read(c.Request().Context(), c.Param("id"), capability)
-	} else {
-		snap, err = s.Workflow.Wait(c.Request().Context(), c.Param("id"), capability, version, wait)
+	switch {
+	case who.capability == "" && wait == 0:
+		snap, err = s.Workflow.ReadAs(ctx, id, who.id)
+	case who.capability == "":
+		snap, err = s.Workflow.WaitAs(ctx, id, who.id, version, wait)
+	case wait == 0:
+		snap, err = s.Workflow.Read(ctx, id, who.capability)
+	default:
+		snap, err = s.Workflow.Wait(ctx, id, who.capability, version, wait)
 	}
 	if err != nil {
 		return err
@@ -117,12 +101,8 @@ func waitOf(c echo.Context) (wait time.Duration, version int64, err error) {
 }
 
 // cancel answers POST /v1/requests/{id}/cancel, which needs a fresh token of
-// the run that submitted.
-func (s *Server) cancel(c echo.Context) error {
-	who, err := s.authenticate(c)
-	if err != nil {
-		return err
-	}
+// the run that submitted, or an admin's.
+func (s *Server) cancel(c echo.Context, who caller) error {
 	snap, err := s.Workflow.Cancel(c.Request().Context(), c.Param("id"), who.id, who.origin)
 	if err != nil {
 		return s.refuseToken(c, who, err)
@@ -140,7 +120,7 @@ type trustedKey struct {
 }
 
 // trustKeys answers with the public half of every key: what verifiers need.
-func (s *Server) trustKeys(c echo.Context) error {
+func (s *Server) trustKeys(c echo.Context, _ caller) error {
 	keys := make([]trustedKey, 0)
 	for _, info := range s.Workflow.TrustedKeys() {
 		k, err := trusted(info)
@@ -155,7 +135,7 @@ func (s *Server) trustKeys(c echo.Context) error {
 }
 
 // trustKey answers with one public key as PEM, as `cosign verify --key` reads it.
-func (s *Server) trustKey(c echo.Context) error {
+func (s *Server) trustKey(c echo.Context, _ caller) error {
 	for _, info := range s.Workflow.TrustedKeys() {
 		if info.ID == c.Param("id") {
 			k, err := trusted(info)
@@ -189,22 +169,11 @@ func trusted(info signing.KeyInfo) (trustedKey, error) {
 
 // trustLog answers with the key of the audit log, as `sealwright audit verify`
 // reads it.
-func (s *Server) trustLog(c echo.Context) error {
+func (s *Server) trustLog(c echo.Context, _ caller) error {
 	return c.String(http.StatusOK, s.LogKey.String()+"\n")
 }
 
-// public refuses to serve the log where it is not configured public.
-func (s *Server) public() error {
-	if s.PublicLog {
-		return nil
-	}
-	return &signing.Error{Code: signing.Denied, Message: "the audit log of this service is not public", Expected: "the role auditor, which this version cannot check yet", Fix: "set server.public_log, or use `sealwrightd audit export`"}
-}
-
-func (s *Server) checkpoint(c echo.Context) error {
-	if err := s.public(); err != nil {
-		return err
-	}
+func (s *Server) checkpoint(c echo.Context, _ caller) error {
 	var note []byte
 	err := s.Store.View(c.Request().Context(), func(tx *store.Tx) (err error) {
 		note, _, err = tx.Checkpoint()
@@ -221,10 +190,7 @@ func (s *Server) checkpoint(c echo.Context) error {
 
 // tile answers with a tile or an entry bundle by C2SP tlog-tiles. Full ones
 // never change.
-func (s *Server) tile(c echo.Context) error {
-	if err := s.public(); err != nil {
-		return err
-	}
+func (s *Server) tile(c echo.Context, _ caller) error {
 	t, err := audit.ParseTile("tile/" + c.Param("*"))
 	if err != nil {
 		return err
@@ -271,7 +237,7 @@ func tileBytes(tx *store.Tx, t audit.Tile) ([]byte, error) {
 }
 
 // ready answers 200 if this process can decide, sign and log, 503 if not.
-func (s *Server) ready(c echo.Context) error {
+func (s *Server) ready(c echo.Context, _ caller) error {
 	status := http.StatusOK
 	type line struct {
 		Name   string `json:"name"`

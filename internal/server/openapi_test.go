@@ -30,7 +30,7 @@ func (r *rig) another(change func(*server.Options)) *server.Server {
 	r.t.Helper()
 	key, err := audit.NewVerifier(strings.TrimSpace(string(r.get("/v1/trust/log", "").Body)))
 	ok(r.t, err)
-	ids, err := identity.New(r.t.Context(), []identity.Issuer{{Provider: "github-actions", Issuer: world.GitHub.URL(), Audience: testenv.Audience, Forge: "github.test"}}, identity.Options{Client: http.DefaultClient})
+	ids, err := identity.New(r.t.Context(), testenv.Issuers(world), identity.Options{Client: http.DefaultClient})
 	ok(r.t, err)
 	o := server.Options{
 		Workflow: r.s.Workflow, Store: r.s.Store, Identity: ids, LogKey: key, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
@@ -53,7 +53,7 @@ func TestRoutesAndDescriptionAreTheSame(t *testing.T) {
 	r := start(t, testenv.Options{})
 	params := regexp.MustCompile(`:(\w+)`)
 	var served, described []string
-	for _, route := range r.another(func(*server.Options) {}).Routes() {
+	for _, route := range r.another(func(*server.Options) {}).Served() {
 		route = params.ReplaceAllString(route, "{$1}")
 		served = append(served, strings.Replace(route, "*", "{path}", 1))
 	}
@@ -88,6 +88,7 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 		t.Errorf("cancel answered %d: %s", ans.Status, ans.Body)
 	}
 	hold.Release()
+	r.as(r.e.Person(signing.Auditor), api.PathRequests)
 	r.logged()
 	for _, path := range []string{"/v1/trust/keys", "/v1/trust/keys/release", "/v1/trust/log", "/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5", "/healthz", "/readyz", "/metrics", "/openapi.yaml"} {
 		if ans := r.get(path, ""); ans.Status != http.StatusOK {
@@ -218,14 +219,19 @@ func TestTooManyRequestsOfOneAddressAreRefusedAndProbesAreNot(t *testing.T) {
 	r.nothing(0)
 }
 
-func TestLogThatIsNotPublicIsNotServed(t *testing.T) {
+func TestLogThatIsNotPublicIsServedToAuditorsAndAdminsOnly(t *testing.T) {
 	r := start(t, testenv.Options{})
 	r.sign(0, r.e.Image(t.Name()))
 	r.logged()
 	r.serve(r.another(func(o *server.Options) { o.PublicLog = false }).Handler())
 	for _, path := range []string{"/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5"} {
-		if a := r.get(path, ""); a.Status != http.StatusForbidden {
-			t.Errorf("%s answered %d", path, a.Status)
+		r.refused(r.get(path, ""), http.StatusUnauthorized)
+		r.refused(r.as(r.token(mainJob(7)), path), http.StatusForbidden, "auditor")
+		r.refused(r.as(r.e.Person(signing.Approver, signing.Submitter), path), http.StatusForbidden, "auditor or admin", "approver and submitter")
+		for _, role := range []signing.PeopleRole{signing.Auditor, signing.Admin} {
+			if a := r.as(r.e.Person(role), path); a.Status != http.StatusOK {
+				t.Errorf("%s answered %s %d: %s", path, role, a.Status, a.Body)
+			}
 		}
 	}
 	// The key to verify it with, and the newest checkpoint in answers, are not secret.

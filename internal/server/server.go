@@ -10,7 +10,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -61,15 +60,15 @@ type Options struct {
 	Metrics  *Metrics
 	// Rate is how many requests a second one address may make; 0 means DefaultRate.
 	Rate float64
-	// PublicLog serves /log to everyone. Without it nobody can read the log
-	// over HTTP until people can prove the role of auditor.
+	// PublicLog serves /log to everyone. Without it auditors and admins can read it.
 	PublicLog bool
 }
 
 // Server answers the API. Make one with New and serve its Handler.
 type Server struct {
 	Options
-	echo *echo.Echo
+	echo   *echo.Echo
+	routes []Route
 }
 
 // New returns a Server. It opens nothing.
@@ -96,37 +95,32 @@ func New(o Options) *Server {
 		},
 		ErrorHandler: func(_ echo.Context, err error) error { return err },
 	}))
-	limited.POST(api.PathRequests, s.submit)
-	limited.GET(api.PathRequests+"/:id", s.read)
-	limited.POST(api.PathRequests+"/:id/cancel", s.cancel)
-	limited.GET("/v1/trust/keys", s.trustKeys)
-	limited.GET("/v1/trust/keys/:id", s.trustKey)
-	limited.GET("/v1/trust/log", s.trustLog)
-	limited.GET("/log/checkpoint", s.checkpoint)
-	limited.GET("/log/tile/*", s.tile)
-	limited.GET("/openapi.yaml", func(c echo.Context) error { return c.Blob(http.StatusOK, "application/yaml", OpenAPI) })
+	reader := []signing.PeopleRole{signing.Auditor, signing.Admin}
+	log := people(reader...)
+	if o.PublicLog {
+		log = anyone()
+	}
+	s.route(limited, http.MethodPost, api.PathRequests, job(), s.submit)
+	s.route(limited, http.MethodGet, api.PathRequests, people(reader...), s.list)
+	s.route(limited, http.MethodGet, api.PathRequests+"/:id", capability().or(reader...), s.read)
+	s.route(limited, http.MethodPost, api.PathRequests+"/:id/cancel", job().or(signing.Admin), s.cancel)
+	s.route(limited, http.MethodGet, "/v1/trust/keys", anyone(), s.trustKeys)
+	s.route(limited, http.MethodGet, "/v1/trust/keys/:id", anyone(), s.trustKey)
+	s.route(limited, http.MethodGet, "/v1/trust/log", anyone(), s.trustLog)
+	s.route(limited, http.MethodGet, "/log/checkpoint", log, s.checkpoint)
+	s.route(limited, http.MethodGet, "/log/tile/*", log, s.tile)
+	s.route(limited, http.MethodGet, "/openapi.yaml", anyone(), static("application/yaml", OpenAPI))
 	// Probes and scrapes come from the operator's own machines, often, and
 	// must be answered when the limiter is busy.
-	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
-	e.GET("/readyz", s.ready)
-	e.GET("/metrics", echo.WrapHandler(o.Metrics.Handler()))
+	s.route(e, http.MethodGet, "/healthz", anyone(), static(echo.MIMETextPlainCharsetUTF8, []byte("ok\n")))
+	s.route(e, http.MethodGet, "/readyz", anyone(), s.ready)
+	metrics := echo.WrapHandler(o.Metrics.Handler())
+	s.route(e, http.MethodGet, "/metrics", anyone(), func(c echo.Context, _ caller) error { return metrics(c) })
 	return s
 }
 
 // Handler returns the handler of every route.
 func (s *Server) Handler() http.Handler { return s.echo }
-
-// Routes returns "METHOD /path" of every route, for the test that holds the
-// OpenAPI description against them.
-func (s *Server) Routes() []string {
-	var out []string
-	for _, r := range s.echo.Routes() {
-		if r.Method != echo.RouteNotFound {
-			out = append(out, r.Method+" "+r.Path)
-		}
-	}
-	return out
-}
 
 // HTTPServer returns an http.Server with this package's bounds around h. base
 // ends long polls when it is canceled.
@@ -168,7 +162,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		if id := c.Param("id"); signing.ValidRequestID(id) {
 			attrs = append(attrs, "request", id)
 		}
-		if r, ok := c.Get(keyIdentity).(seen); ok {
+		if r, ok := c.Get(keyIdentity).(caller); ok {
 			attrs = append(attrs, "issuer", r.id.Issuer, "repository_id", r.origin.SourceRepositoryIdentifier, "run", r.origin.RunID)
 		}
 		level := slog.LevelInfo
@@ -225,39 +219,5 @@ func routeError(he *echo.HTTPError) error {
 	}
 }
 
-// seen is what the bearer token of a request proved.
-type seen struct {
-	id     signing.Identity
-	origin signing.Origin
-}
-
+// keyIdentity is where the caller is kept for the log line of a request.
 const keyIdentity = "identity"
-
-// authenticate verifies the bearer token. Refused tokens with a good signature
-// are events in the audit log, all others are counted.
-func (s *Server) authenticate(c echo.Context) (seen, error) {
-	header := c.Request().Header.Values(echo.HeaderAuthorization)
-	if len(header) != 1 {
-		s.Metrics.refused("missing")
-		return seen{}, &signing.Error{Code: signing.Unauthenticated, Message: "no token", Expected: "one Authorization: Bearer header", Found: plural(len(header), "header"), Fix: "send the OIDC token of the running job"}
-	}
-	scheme, token, ok := strings.Cut(header[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		s.Metrics.refused("malformed")
-		return seen{}, &signing.Error{Code: signing.Unauthenticated, Message: "not a bearer token", Expected: "Authorization: Bearer TOKEN", Found: "another scheme or no token", Fix: "send the OIDC token of the running job"}
-	}
-	id, origin, err := s.Identity.Verify(c.Request().Context(), token)
-	if err != nil {
-		var good *identity.Refusal
-		if errors.As(err, &good) {
-			if lerr := s.Workflow.RecordRefusedToken(c.Request().Context(), good.Identity, signing.Origin{}, signing.CodeOf(err)); lerr != nil {
-				s.Log.Error("logging a refused token", "error", lerr)
-			}
-		}
-		s.Metrics.refused(string(signing.CodeOf(err)))
-		return seen{}, err
-	}
-	out := seen{id, origin}
-	c.Set(keyIdentity, out)
-	return out, nil
-}

@@ -341,6 +341,12 @@ func (r *rig) get(path, capability string) testenv.Answer {
 	return r.do(call{method: http.MethodGet, path: path, capability: capability})
 }
 
+// as reads a path with a token.
+func (r *rig) as(token, path string) testenv.Answer {
+	r.t.Helper()
+	return r.do(call{method: http.MethodGet, path: path, token: token})
+}
+
 func (r *rig) read(id, capability string) api.Request {
 	r.t.Helper()
 	a := r.get(api.PathRequests+"/"+id, capability)

@@ -13,7 +13,7 @@ const (
 	Completed        RequestState = "completed"         // nobody: every Task is published or delivered
 	Failed           RequestState = "failed"            // nobody: a Task can no longer be retried
 	RequestDenied    RequestState = "denied"            // nobody: policy or a person said no
-	Canceled         RequestState = "canceled"          // nobody: withdrawn by the run
+	Canceled         RequestState = "canceled"          // nobody: withdrawn by the run or an admin
 	RequestExpired   RequestState = "expired"           // nobody: the deadline passed before signing
 )
 

@@ -55,8 +55,8 @@ func (tx *Tx) InsertRequest(r *signing.Request, n NewRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	inserted, err = tx.exec("INSERT INTO requests (id, state, version, deadline, document, mac_key, mac) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		r.ID, string(next.State), next.Version, nanos(r.Deadline), doc, sum.key, sum.mac)
+	inserted, err = tx.exec("INSERT INTO requests (id, state, version, deadline, document, mac_key, mac, project) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+		r.ID, string(next.State), next.Version, nanos(r.Deadline), doc, sum.key, sum.mac, r.Project)
 	if err != nil {
 		return err
 	}
@@ -72,6 +72,9 @@ func (tx *Tx) InsertRequest(r *signing.Request, n NewRequest) (err error) {
 		return conflict("the idempotency key was already used", "a key that is new in its run", "an earlier request", "read the earlier request, or use another Idempotency-Key")
 	}
 	if err := tx.SetCapability(r.ID, n.CapabilityHash); err != nil {
+		return err
+	}
+	if err := tx.indexDigests(r.ID, r.Artifacts); err != nil {
 		return err
 	}
 	if err := tx.follow(n.Events, n.Jobs); err != nil {
@@ -91,10 +94,10 @@ func (tx *Tx) sealRequest(r *signing.Request) (doc string, sum seal, err error) 
 
 // Request returns the Request with this id, or NotFound.
 func (tx *Tx) Request(id string) (*signing.Request, error) {
-	var rowID, state, doc string
+	var rowID, state, doc, project string
 	var version, deadline int64
 	var sum seal
-	found, err := tx.row([]any{&rowID, &state, &version, &deadline, &doc, &sum.key, &sum.mac}, "SELECT id, state, version, deadline, document, mac_key, mac FROM requests WHERE id = ?", id)
+	found, err := tx.row([]any{&rowID, &state, &version, &deadline, &doc, &sum.key, &sum.mac, &project}, "SELECT id, state, version, deadline, document, mac_key, mac, project FROM requests WHERE id = ?", id)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +112,7 @@ func (tx *Tx) Request(id string) (*signing.Request, error) {
 	if err := json.Unmarshal([]byte(doc), r); err != nil {
 		return nil, fmt.Errorf("decoding request %s: %w", id, err)
 	}
-	if rowID != id || r.ID != id || string(r.State) != state || r.Version != version || nanos(r.Deadline) != deadline {
+	if rowID != id || r.ID != id || string(r.State) != state || r.Version != version || nanos(r.Deadline) != deadline || r.Project != project {
 		return nil, Tampered("requests", what, "columns that disagree with the document")
 	}
 	return r, nil

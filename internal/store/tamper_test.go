@@ -139,14 +139,14 @@ func TestRowsThatTheServiceDidNotInsertAreRefused(t *testing.T) {
 	db := rawDB(t, path)
 	id, forged := requestID(1), requestID(9)
 
-	rawExec(t, db, `INSERT INTO requests SELECT ?1, state, version, deadline, replace(document, ?2, ?1), '', x'' FROM requests WHERE id = ?2`, forged, id)
+	rawExec(t, db, `INSERT INTO requests SELECT ?1, state, version, deadline, replace(document, ?2, ?1), '', x'', project FROM requests WHERE id = ?2`, forged, id)
 	view(t, s, func(tx *Tx) error {
 		_, err := tx.Request(forged)
 		wantTampered(t, "request without HMAC", err)
 		return nil
 	})
 	rawExec(t, db, `DELETE FROM requests WHERE id = ?`, forged)
-	rawExec(t, db, `INSERT INTO requests SELECT ?1, state, version, deadline, document, mac_key, mac FROM requests WHERE id = ?2`, forged, id)
+	rawExec(t, db, `INSERT INTO requests SELECT ?1, state, version, deadline, document, mac_key, mac, project FROM requests WHERE id = ?2`, forged, id)
 	view(t, s, func(tx *Tx) error {
 		_, err := tx.Request(forged)
 		wantTampered(t, "request copied under another id", err)

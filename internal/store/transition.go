@@ -40,7 +40,7 @@ func (tx *Tx) Transition(c Change) (err error) {
 		}
 	}
 	const (
-		moveRequest = "UPDATE requests SET state = ?1, version = ?2, document = ?3, mac_key = ?4, mac = ?5 WHERE id = ?6 AND state = ?7 AND version = ?8 AND deadline = ?9"
+		moveRequest = "UPDATE requests SET state = ?1, version = ?2, document = ?3, mac_key = ?4, mac = ?5, project = ?10 WHERE id = ?6 AND state = ?7 AND version = ?8 AND deadline = ?9"
 		moveTask    = "UPDATE tasks SET state = ?1, version = ?2, prepared = ?3, intent = ?4, document = ?5, mac_key = ?6, mac = ?7 WHERE request_id = ?8 AND n = ?9 AND state = ?10 AND version = ?11 AND (?12 OR intent = ?4)"
 	)
 	if r := c.Request; r != nil {
@@ -58,6 +58,9 @@ func (tx *Tx) Transition(c Change) (err error) {
 			if err := tx.insertTask(r.ID, t); err != nil {
 				return err
 			}
+		}
+		if err := tx.indexTasks(r, c.NewTasks); err != nil {
+			return err
 		}
 	}
 	if t := c.Task; t != nil {
@@ -86,7 +89,7 @@ func legal(what, from, to string, ok bool) error {
 // comparison as Transition.
 func (tx *Tx) SaveRequest(r *signing.Request, events ...audit.Event) (err error) {
 	defer tx.whole(&err)
-	const save = "UPDATE requests SET version = ?2, document = ?3, mac_key = ?4, mac = ?5 WHERE id = ?6 AND state = ?7 AND state = ?1 AND version = ?8 AND deadline = ?9"
+	const save = "UPDATE requests SET version = ?2, document = ?3, mac_key = ?4, mac = ?5, project = ?10 WHERE id = ?6 AND state = ?7 AND state = ?1 AND version = ?8 AND deadline = ?9"
 	if err := tx.putRequest(save, r, r.State); err != nil {
 		return err
 	}
@@ -159,7 +162,7 @@ func (tx *Tx) putRequest(query string, r *signing.Request, to signing.RequestSta
 	if err != nil {
 		return err
 	}
-	n, err := tx.exec(query, string(to), next.Version, doc, sum.key, sum.mac, r.ID, string(r.State), r.Version, nanos(r.Deadline))
+	n, err := tx.exec(query, string(to), next.Version, doc, sum.key, sum.mac, r.ID, string(r.State), r.Version, nanos(r.Deadline), r.Project)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,23 @@ import (
 // Audience is the audience of the service's tokens.
 const Audience = "https://sign.sealwright.test"
 
+// PeopleAudience is that of persons' tokens. Whoever is in the group of a role's
+// name has the role.
+const PeopleAudience = "https://sign.sealwright.test/people"
+
+// Issuers returns the rows for the issuers of world.
+func Issuers(world *devworld.World) []identity.Issuer {
+	var roles []identity.RoleRule
+	for _, r := range signing.PeopleRoles() {
+		roles = append(roles, identity.RoleRule{Role: r, Claim: "groups", Values: []string{string(r)}})
+	}
+	return []identity.Issuer{
+		{Provider: "github-actions", Issuer: world.GitHub.URL(), Audience: Audience, Forge: "github.test"},
+		{Provider: "gitlab", Issuer: world.GitLab.URL(), Audience: Audience, Forge: "gitlab.test"},
+		{Provider: "sso", Role: signing.RolePeople, Issuer: world.People.URL(), Audience: PeopleAudience, Roles: roles},
+	}
+}
+
 // Policy is the policy of an Env unless another is given: %s is the registry.
 const Policy = `apiVersion: sealwright.dev/v1
 project: payments
@@ -195,10 +212,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	ids, err := identity.New(ctx, []identity.Issuer{
-		{Provider: "github-actions", Issuer: e.World.GitHub.URL(), Audience: Audience, Forge: "github.test"},
-		{Provider: "gitlab", Issuer: e.World.GitLab.URL(), Audience: Audience, Forge: "gitlab.test"},
-	}, identity.Options{Client: outbound.NewClient(outbound.Options{AllowHTTP: true}), Now: e.Now, Log: log})
+	ids, err := identity.New(ctx, Issuers(e.World), identity.Options{Client: outbound.NewClient(outbound.Options{AllowHTTP: true}), Now: e.Now, Log: log})
 	if err != nil {
 		return err
 	}
@@ -282,6 +296,19 @@ func (s *Service) Kill() {
 func (e *Env) GitHub(j devworld.GitHubJob) string {
 	e.T.Helper()
 	token, err := e.World.GitHub.GitHubToken(j, Audience)
+	must(e.T, err)
+	return token
+}
+
+// Person returns the token of a person with the roles.
+func (e *Env) Person(roles ...signing.PeopleRole) string {
+	e.T.Helper()
+	p := devworld.NewPerson()
+	p.Groups = nil
+	for _, r := range roles {
+		p.Groups = append(p.Groups, string(r))
+	}
+	token, err := e.World.People.PersonToken(p, PeopleAudience)
 	must(e.T, err)
 	return token
 }

@@ -55,6 +55,39 @@ func (w *Workflow) outlived(r *signing.Request) error {
 	return nil
 }
 
+// ReadAs returns the Request to a person who may read every one. Errors: Denied
+// for any other; NotFound.
+func (w *Workflow) ReadAs(ctx context.Context, requestID string, who signing.Identity) (s Snapshot, err error) {
+	if err := reader(who); err != nil {
+		return Snapshot{}, err
+	}
+	err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		s, err = snapshot(tx, requestID)
+		return err
+	})
+	return s, err
+}
+
+// List returns a page of the Requests that f matches, as store.Tx.List does, to a
+// person who may read every one.
+func (w *Workflow) List(ctx context.Context, who signing.Identity, f store.Filter, before int64, n int) (out []*signing.Request, next int64, err error) {
+	if err := reader(who); err != nil {
+		return nil, 0, err
+	}
+	err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		out, next, err = tx.List(f, before, n)
+		return err
+	})
+	return out, next, err
+}
+
+func reader(who signing.Identity) error {
+	if who.Has(signing.Auditor, signing.Admin) {
+		return nil
+	}
+	return &signing.Error{Code: signing.Denied, Message: "only auditors and admins may read the requests of others", Expected: "a person with the role auditor or admin", Found: "neither", Fix: "ask the operator of this service for the role"}
+}
+
 // capabilityGrace is how long after its deadline a Request can still be read
 // by the job that submitted it: the last long poll, and its retries.
 const capabilityGrace = 10 * time.Minute
@@ -78,23 +111,47 @@ func snapshot(tx *store.Tx, requestID string) (s Snapshot, err error) {
 // given one for a moment (settle; 0 is never the version, so that it is answered
 // at once), or when most has passed. The capability is checked once.
 func (w *Workflow) Wait(ctx context.Context, requestID, capability string, version int64, most time.Duration) (Snapshot, error) {
+	hash := hashCapability(capability)
+	return w.until(ctx, requestID, version, most, waiter{
+		known: func(l *live) bool { return w.holds(l, hash) },
+		read:  func(ctx context.Context) (Snapshot, error) { return w.Read(ctx, requestID, capability) },
+		still: w.outlived,
+	})
+}
+
+// WaitAs is Wait for a person who may read every Request.
+func (w *Workflow) WaitAs(ctx context.Context, requestID string, who signing.Identity, version int64, most time.Duration) (Snapshot, error) {
+	return w.until(ctx, requestID, version, most, waiter{
+		known: func(*live) bool { return false }, // as ReadAs decides, once
+		read:  func(ctx context.Context) (Snapshot, error) { return w.ReadAs(ctx, requestID, who) },
+		still: func(*signing.Request) error { return nil },
+	})
+}
+
+// waiter is somebody who waits for news of a Request.
+type waiter struct {
+	known func(*live) bool                        // may have what is in memory, before read was asked
+	read  func(context.Context) (Snapshot, error) // decides, and reads
+	still func(*signing.Request) error            // may go on having what is in memory
+}
+
+func (w *Workflow) until(ctx context.Context, requestID string, version int64, most time.Duration, by waiter) (Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	l, leave := w.attend(requestID)
 	defer leave()
 	poll := time.NewTicker(w.Poll)
 	defer poll.Stop()
-	hash := hashCapability(capability)
 	settled, enough := version == 0, (<-chan time.Time)(nil)
-	for ask, mine := false, w.holds(l, hash); ; {
+	for ask, mine := false, by.known(l); ; {
 		changed := w.next(l)
 		s, have := w.known(l, version)
 		var err error
 		if ask || !mine || !have {
 			// The answer is due even when the time is up.
-			s, err = w.Read(context.WithoutCancel(ctx), requestID, capability)
+			s, err = by.read(context.WithoutCancel(ctx))
 		} else {
-			err = w.outlived(s.Request)
+			err = by.still(s.Request)
 		}
 		news := err == nil && s.Version() != version
 		if err != nil || s.pressing() || news && settled || ctx.Err() != nil {
@@ -116,7 +173,7 @@ func (w *Workflow) Wait(ctx context.Context, requestID, capability string, versi
 }
 
 // Cancel withdraws a Request on behalf of the run that submitted it, proved by
-// a fresh token. Before signing it is canceled at once; while it is being
+// a fresh token, or of an admin. Before signing it is canceled at once; while it is being
 // signed no further key is used and the rest fails.
 //
 // Errors: NotFound for a Request of another run; Conflict if it is over.
@@ -127,8 +184,12 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 		if err != nil && !errors.Is(err, signing.NotFound) {
 			return err
 		}
+		admin := id.Has(signing.Admin)
+		if admin && err != nil {
+			return err // who may read all may know what there is not
+		}
 		// An unknown Request and another run's look the same.
-		if err != nil || id.Role != signing.RoleCI || scope(r.Identity, r.Origin) != scope(id, origin) {
+		if err != nil || !admin && (id.Role != signing.RoleCI || scope(r.Identity, r.Origin) != scope(id, origin)) {
 			return &signing.Error{Code: signing.NotFound, Message: "this run has no such request", Fix: "cancel from the run and attempt that submitted it"}
 		}
 		ev := audit.Event{Time: tx.Now(), Kind: audit.RequestCanceled, Request: r.ID, Attrs: map[string]string{}}
@@ -137,6 +198,9 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 		case r.State.CanBecome(signing.Canceled):
 			r.Ended = tx.Now()
 			r.Failure = &signing.Error{Code: signing.Denied, Message: "the run canceled this request"}
+			if admin {
+				r.Failure.Message = "an admin of this service canceled this request"
+			}
 			audit.Failure(ev.Attrs, r.Failure)
 			err = tx.Transition(store.Change{Request: r, To: string(signing.Canceled), Events: []audit.Event{ev}})
 		case r.State == signing.Signing && !r.CancelRequested:

@@ -79,7 +79,7 @@ func (th *thief) task(request string) *signing.Task {
 func (th *thief) putRequest(r *signing.Request, like string) {
 	th.t.Helper()
 	if like != r.ID {
-		th.exec("INSERT INTO requests SELECT ?, state, version, deadline, document, mac_key, mac FROM requests WHERE id = ?", r.ID, like)
+		th.exec("INSERT INTO requests SELECT ?, state, version, deadline, document, mac_key, mac, project FROM requests WHERE id = ?", r.ID, like)
 	}
 	th.exec("UPDATE requests SET state = ?, version = ?, deadline = ?, document = ? WHERE id = ?", string(r.State), r.Version, r.Deadline.UnixNano(), text(th.t, r), r.ID)
 }
