@@ -2,11 +2,12 @@
 # built at pinned versions into ~/.cache/sealwright (SEALWRIGHT_CACHE moves it).
 
 BIN      := bin
-LDFLAGS  := -s -w
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS  := -s -w -X main.stamped=$(VERSION)
 GOBUILD  := go build -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build clean ci
+.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build dist images clean ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,8 +44,14 @@ build: ## the three programs, into bin/
 	$(GOBUILD) -o $(BIN)/sealwright ./cmd/sealwright
 	CGO_ENABLED=1 $(GOBUILD) -o $(BIN)/sealwrightd ./cmd/sealwrightd
 
+dist: ## static programs for Linux, their checksums and CA roots, into dist/ (ARCHES="amd64 arm64")
+	@VERSION='$(VERSION)' .ci/dist
+
+images: ## the container images ci, gitlab and server from dist/, with buildah
+	@.ci/images
+
 ci: ## what CI runs: demo, test, lint, conformance
 	@.ci/run
 
-clean: ## remove bin/
-	rm -rf $(BIN)
+clean: ## remove bin/ and dist/
+	rm -rf $(BIN) dist

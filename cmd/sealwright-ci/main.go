@@ -36,8 +36,16 @@ func isTerminal(f *os.File) bool {
 		os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == "" && os.Getenv("CI") == ""
 }
 
-// version is what the Go command stamped into the binary.
+// stamped is what the linker was told, as in -X main.stamped=v1.2.3: a release
+// is built without the history that the Go command would read.
+var stamped string
+
+// version is what a release says of itself, else what the Go command stamped
+// into the binary.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -66,13 +67,17 @@ func run(args []string, s streams) int {
 	return exitUsage
 }
 
+// stamped is what the linker was told, as in -X main.stamped=v1.2.3: a release
+// is built without the history that the Go command would read.
+var stamped string
+
 // version is what the build says of itself.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "sealwright (unknown version)"
 	}
-	return fmt.Sprintf("sealwright %s %s", info.Main.Version, info.GoVersion)
+	return fmt.Sprintf("sealwright %s %s", cmp.Or(stamped, info.Main.Version), info.GoVersion)
 }
 
 // parse reads flags and positional arguments in any order. Done says that the

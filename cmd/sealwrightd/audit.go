@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 
 	"github.com/sealwright/sealwright/internal/audit"
@@ -50,9 +49,7 @@ func exportRunning(ctx context.Context, socket string, put func(string, []byte) 
 	if socket == "" {
 		return 0, errNotRunning
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
+	client := adminClient(socket)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+server.PathExport, nil)
 	if err != nil {
 		return 0, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,10 +195,10 @@ func cmdDevControl(name, method, path, usage string) func(ctx context.Context, a
 		if err != nil {
 			return err
 		}
-		url := env["WORLD_URL"] + strings.ReplaceAll(path, "{id}", *id)
+		address := env["WORLD_URL"] + strings.NewReplacer("{id}", *id, "{server}", url.QueryEscape(env["SERVER"])).Replace(path)
 		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(*body))
+		req, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(*body))
 		if err != nil {
 			return err
 		}

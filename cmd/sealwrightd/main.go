@@ -5,6 +5,7 @@
 //	sealwrightd config check --config FILE   read all files and prove the keys; opens no database
 //	sealwrightd keys list|public|test|new    look at keys, make new ones
 //	sealwrightd audit export --out DIR       the audit log, for `sealwright audit verify`
+//	sealwrightd health --config FILE         is the running service ready? for containers
 package main
 
 import (
@@ -49,6 +50,7 @@ func commands() []command {
 		{"serve", "run the service", cmdServe},
 		{"dev image", "push a small multi-arch image to the running world", cmdDevControl("image", "POST", "/dev/image", "the image as JSON, as in {\"repository\":\"payments/web\",\"tag\":\"v1\"}")},
 		{"dev job", "be a GitHub Actions job: prints its environment", cmdDevControl("job", "POST", "/dev/job/github", "what differs from a push to main, as in {\"ref\":\"refs/heads/feature\"}")},
+		{"dev gitlab-job", "be a GitLab job: prints its environment", cmdDevControl("gitlab-job", "POST", "/dev/job/gitlab?audience={server}", "what differs from a push to main, as in {\"ref\":\"refs/heads/feature\"}")},
 		{"dev hold", "hold requests to the registry", cmdDevControl("hold", "POST", "/dev/hold", "what to hold, as in {\"method\":\"PUT\",\"path\":\"[.]sig$\"}")},
 		{"dev held", "wait until a request is held", cmdDevControl("held", "GET", "/dev/held/{id}?wait=30s", "unused")},
 		{"dev release", "release what is held", cmdDevControl("release", "POST", "/dev/release/{id}?drop=true", "unused")},
@@ -59,6 +61,7 @@ func commands() []command {
 		{"keys test", "prove that every key can sign", cmdKeysTest},
 		{"keys new", "make a key, a log key or a state secret", cmdKeysNew},
 		{"audit export", "write the audit log to a folder", cmdAuditExport},
+		{"health", "ask the running service whether it is ready", cmdHealth},
 		{"version", "print the version", func(_ context.Context, _ []string, out, _ io.Writer) error {
 			_, err := fmt.Fprintln(out, version())
 			return err
@@ -179,8 +182,16 @@ func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) err
 	return err
 }
 
-// version returns the module's version, or that of the commit it was built from.
+// stamped is what the linker was told, as in -X main.stamped=v1.2.3: a release
+// is built without the history that the Go command would read.
+var stamped string
+
+// version returns the release's or the module's version, or that of the commit
+// it was built from.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -14,11 +14,16 @@ import (
 // of the files of an export.
 const PathExport = "/export"
 
+// PathReady is where the service says whether it is ready, to everyone and on
+// the admin socket.
+const PathReady = "/readyz"
+
 // Admin returns the handler for the admin socket. Whoever can connect to it is
 // the operator: it must be served on a unix socket that only the service's own
 // user can open.
 func (s *Server) Admin() http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET "+PathReady, s.Handler())
 	mux.HandleFunc("GET "+PathExport, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-tar")
 		// The bounds on writing are for strangers; a large log takes a while.

@@ -113,7 +113,7 @@ func New(o Options) *Server {
 	// Probes and scrapes come from the operator's own machines, often, and
 	// must be answered when the limiter is busy.
 	s.route(e, http.MethodGet, "/healthz", anyone(), static(echo.MIMETextPlainCharsetUTF8, []byte("ok\n")))
-	s.route(e, http.MethodGet, "/readyz", anyone(), s.ready)
+	s.route(e, http.MethodGet, PathReady, anyone(), s.ready)
 	metrics := echo.WrapHandler(o.Metrics.Handler())
 	s.route(e, http.MethodGet, "/metrics", anyone(), func(c echo.Context, _ caller) error { return metrics(c) })
 	return s

@@ -1,0 +1,60 @@
+# The images of Sealwright: server and ci are FROM scratch, nothing is in them but
+# what is copied here.
+#
+#   server   the service
+#   gitlab   sealwright-ci on BusyBox: GitLab starts a shell in a job's image
+#   ci       sealwright-ci alone, for a GitHub container action. It stays the last stage:
+#            GitHub builds the last one where action.yml says `image: Dockerfile`
+#
+# The programs come from the stages `service` and `step`, which compile in Go's own
+# image. A build context of that name takes a stage's place, so that what `make dist`
+# built can be used and no base image is needed but BusyBox:
+#
+#   docker build --target server -t sealwrightd .
+#   make dist && docker buildx build --build-context service=dist --build-context step=dist ...
+
+ARG GO=docker.io/library/golang:1.26-bookworm
+ARG BUSYBOX=docker.io/library/busybox:1.37-musl
+
+FROM ${GO} AS source
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=devel
+ARG TARGETARCH
+
+FROM source AS service
+RUN make dist PROGRAMS=sealwrightd ARCHES=${TARGETARCH} VERSION=${VERSION} DIST=/out && mv /out/* /
+
+FROM source AS step
+RUN make dist PROGRAMS=sealwright-ci ARCHES=${TARGETARCH} VERSION=${VERSION} DIST=/out && mv /out/* /
+
+FROM scratch AS server
+ARG TARGETARCH
+COPY --from=service /ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=service /linux/${TARGETARCH}/sealwrightd /usr/bin/sealwrightd
+# An empty folder of the service's user: a new volume takes owner and mode from it.
+COPY --from=service --chown=65532:65532 /state /var/lib/sealwright
+USER 65532:65532
+# SQLite puts large temporary files into the working folder where there is no /tmp.
+WORKDIR /var/lib/sealwright
+VOLUME /var/lib/sealwright
+EXPOSE 8443
+# For Docker; Kubernetes asks /readyz itself. It needs server.admin_socket.
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/usr/bin/sealwrightd", "health", "--config", "/etc/sealwright/sealwright.yaml"]
+ENTRYPOINT ["/usr/bin/sealwrightd"]
+CMD ["serve", "--config", "/etc/sealwright/sealwright.yaml"]
+
+FROM ${BUSYBOX} AS gitlab
+ARG TARGETARCH
+COPY --from=step /ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=step /linux/${TARGETARCH}/sealwright-ci /usr/bin/sealwright-ci
+
+FROM scratch AS ci
+ARG TARGETARCH
+COPY --from=step /ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=step /linux/${TARGETARCH}/sealwright-ci /usr/bin/sealwright-ci
+# No USER: the files of a GitHub job belong to its runner, and a container action
+# that is not root can write neither outputs nor summary.
+ENTRYPOINT ["/usr/bin/sealwright-ci"]
