@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,23 +176,15 @@ func (m *Manifest) encode() (raw []byte, config signing.Blob, err error) {
 	return raw, config, nil
 }
 
-// attachReferrer pushes a manifest whose subject is the artifact, and enters it
-// in the index of the fallback tag where the registry does not say that it keeps
-// referrers itself.
-func (c *Client) attachReferrer(ctx context.Context, h *host, a signing.Attachment) (signing.Location, error) {
-	repo, at := a.Subject.Repository, signing.Location{Kind: "referrer"}
-	subject := Descriptor{MediaType: a.Subject.MediaType, Digest: a.Subject.Digest, Size: a.Subject.Size}
-	if subject.MediaType == "" || subject.Size == 0 {
-		d, err := c.Resolve(ctx, repo, string(a.Subject.Digest))
-		if err != nil {
-			return at, err
-		}
-		subject.MediaType, subject.Size = d.MediaType, d.Size
-	}
-	config, empty := a.Config, []byte("{}")
-	if config.MediaType == "" {
-		config = signing.Blob{MediaType: MediaTypeEmpty, Bytes: empty}
-	}
+// Referrer returns the entry in the list of referrers of what Attach writes for
+// a, whose subject has media type and size. Equal attachments have equal entries.
+func Referrer(a signing.Attachment) (Descriptor, error) {
+	d, _, err := referrer(a)
+	return d, err
+}
+
+// referrer returns the manifest of a as well.
+func referrer(a signing.Attachment) (entry Descriptor, raw []byte, err error) {
 	doc := struct {
 		SchemaVersion int               `json:"schemaVersion"`
 		MediaType     string            `json:"mediaType"`
@@ -202,21 +193,58 @@ func (c *Client) attachReferrer(ctx context.Context, h *host, a signing.Attachme
 		Layers        []Descriptor      `json:"layers"`
 		Subject       Descriptor        `json:"subject"`
 		Annotations   map[string]string `json:"annotations,omitempty"`
-	}{2, MediaTypeImage, a.ArtifactType, descriptorOf(config), nil, subject, a.Annotations}
+	}{2, MediaTypeImage, a.ArtifactType, descriptorOf(referrerConfig(a)), nil, Descriptor{MediaType: a.Subject.MediaType, Digest: a.Subject.Digest, Size: a.Subject.Size}, a.Annotations}
 	for _, l := range a.Layers {
 		doc.Layers = append(doc.Layers, descriptorOf(l))
 	}
-	raw, err := json.Marshal(doc)
-	if err != nil {
-		return at, fmt.Errorf("encoding the referrer: %w", err)
+	if raw, err = json.Marshal(doc); err != nil {
+		return Descriptor{}, nil, fmt.Errorf("encoding the referrer: %w", err)
 	}
-	at.Digest = signing.DigestOf(raw)
-	at.URI = string(repo) + "@" + string(at.Digest)
+	return Descriptor{MediaType: MediaTypeImage, Digest: signing.DigestOf(raw), Size: int64(len(raw)), ArtifactType: a.ArtifactType, Annotations: a.Annotations}, raw, nil
+}
 
-	blobs := slices.Clone(a.Layers)
+// emptyConfig is the config of referrers that have none of their own.
+const emptyConfig = "{}"
+
+func referrerConfig(a signing.Attachment) signing.Blob {
+	if a.Config.MediaType == "" {
+		return signing.Blob{MediaType: MediaTypeEmpty, Bytes: []byte(emptyConfig)}
+	}
+	return a.Config
+}
+
+// attachReferrer pushes a manifest whose subject is the artifact, and enters it
+// in the index of the fallback tag where the registry does not say that it keeps
+// referrers itself.
+func (c *Client) attachReferrer(ctx context.Context, h *host, a signing.Attachment) (signing.Location, error) {
+	repo, at := a.Subject.Repository, signing.Location{Kind: "referrer"}
+	if a.Subject.MediaType == "" || a.Subject.Size == 0 {
+		d, err := c.Resolve(ctx, repo, string(a.Subject.Digest))
+		if err != nil {
+			return at, err
+		}
+		a.Subject.MediaType, a.Subject.Size = d.MediaType, d.Size
+	}
+	entry, raw, err := referrer(a)
+	if err != nil {
+		return at, err
+	}
+	at.Digest, at.URI = entry.Digest, string(repo)+"@"+string(entry.Digest)
+	// A manifest that is there was written by a try whose answer was lost. It
+	// counts once readers find it in the list.
+	if c.has(ctx, h, repo, "manifests/"+string(entry.Digest)) {
+		list, err := c.Referrers(ctx, repo, a.Subject.Digest, a.ArtifactType)
+		if err != nil {
+			return at, err
+		}
+		if slices.ContainsFunc(list, func(d Descriptor) bool { return d.Digest == entry.Digest }) {
+			return at, nil
+		}
+	}
+	config, blobs := referrerConfig(a), slices.Clone(a.Layers)
 	// An empty config is in most repositories already: asking costs one request,
 	// writing it again two.
-	if !bytes.Equal(config.Bytes, empty) || !c.has(ctx, h, repo, doc.Config.Digest) {
+	if string(config.Bytes) != emptyConfig || !c.has(ctx, h, repo, "blobs/"+string(signing.DigestOf(config.Bytes))) {
 		blobs = append(blobs, config)
 	}
 	if err := c.upload(ctx, h, repo, blobs); err != nil {
@@ -224,11 +252,10 @@ func (c *Client) attachReferrer(ctx context.Context, h *host, a signing.Attachme
 	}
 	// From here on the signature is public.
 	_, kept, err := c.putManifest(ctx, h, repo, string(at.Digest), MediaTypeImage, raw)
-	if err != nil || kept == subject.Digest {
+	if err != nil || kept == a.Subject.Digest {
 		return at, err
 	}
-	entry := Descriptor{MediaType: MediaTypeImage, Digest: at.Digest, Size: int64(len(raw)), ArtifactType: a.ArtifactType, Annotations: a.Annotations}
-	return at, c.enterFallback(ctx, h, repo, subject.Digest, entry)
+	return at, c.enterFallback(ctx, h, repo, a.Subject.Digest, entry)
 }
 
 // enterFallback writes entry into the index at the fallback tag of subject.
@@ -297,10 +324,10 @@ func (c *Client) putManifest(ctx context.Context, h *host, repo signing.Reposito
 	return digest, signing.Digest(ans.header.Get("OCI-Subject")), nil
 }
 
-// has reports whether the repository has a blob. When in doubt it says no, which
-// costs an upload.
-func (c *Client) has(ctx context.Context, h *host, repo signing.Repository, d signing.Digest) bool {
-	_, err := c.do(ctx, h, request{method: http.MethodHead, path: repo.Path(), at: "blobs/" + string(d), access: push, follow: true, ok: []int{http.StatusOK}})
+// has reports whether the repository has a blob or manifest. When in doubt it
+// says no, which costs an upload.
+func (c *Client) has(ctx context.Context, h *host, repo signing.Repository, at string) bool {
+	_, err := c.do(ctx, h, request{method: http.MethodHead, path: repo.Path(), at: at, accept: acceptManifests, access: push, follow: true, ok: []int{http.StatusOK}})
 	return err == nil
 }
 

@@ -237,11 +237,11 @@ func TestAReferrerIsFoundByAPIAndNeedsNoFallbackTag(t *testing.T) {
 	w := newWorld(t, withSubject(ggcrRegistry(ggcr.WithReferrersSupport(true))), nil)
 	a := w.image()
 	got := w.attach(referrer(a, "one"))
-	if n := w.sent(); len(n) != 6 { // HEAD, POST and PUT twice, the manifest
+	if n := w.sent(); len(n) != 7 { // HEAD twice, POST and PUT twice, the manifest
 		t.Errorf("sent %d requests: %q", len(n), n)
 	}
 	w.attach(referrer(a, "two"))
-	if n := w.sent(); len(n) != 4 { // the empty config is there
+	if n := w.sent(); len(n) != 5 { // the empty config is there
 		t.Errorf("the second referrer sent %d requests: %q", len(n), n)
 	}
 	if want := (signing.Location{Kind: "referrer", URI: string(w.repo) + "@" + string(got.Digest), Digest: got.Digest}); got != want {
@@ -277,8 +277,8 @@ func TestTheFallbackIndexKeepsOthersAndHasTheRightArtifactType(t *testing.T) {
 	w.sent()
 	w.attach(referrer(a, "one"))
 	for _, l := range w.sent() {
-		if l == "PUT /v2/acme/web/manifests/"+tag {
-			t.Error("an index with the entry was written again")
+		if !strings.HasPrefix(l, "GET ") && !strings.HasPrefix(l, "HEAD ") {
+			t.Errorf("what is there already was written again: %s", l)
 		}
 	}
 	// Another implementation sees them too.
