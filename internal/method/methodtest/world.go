@@ -156,8 +156,8 @@ func (w *Wire) Answer(f func(*http.Request) *http.Response) {
 	w.answer = f
 }
 
-// Alter makes f change the bodies of answers, which lose the header that names
-// their digest. A nil f ends that.
+// Alter makes f change the bodies of good answers, which lose the header that
+// names their digest. A nil f ends that.
 func (w *Wire) Alter(f func(*http.Request, []byte) []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -204,7 +204,7 @@ func (w *Wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	resp, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil || alter == nil {
+	if err != nil || alter == nil || resp.StatusCode >= 300 {
 		return resp, err
 	}
 	defer resp.Body.Close()
