@@ -233,11 +233,14 @@ func (c *Client) attachReferrer(ctx context.Context, h *host, a signing.Attachme
 	// A manifest that is there was written by a try whose answer was lost. It
 	// counts once readers find it in the list.
 	if c.has(ctx, h, repo, "manifests/"+string(entry.Digest)) {
-		list, err := c.Referrers(ctx, repo, a.Subject.Digest, a.ArtifactType)
+		list, err := c.Referrers(ctx, repo, a.Subject.Digest, "")
 		if err != nil {
 			return at, err
 		}
-		if slices.ContainsFunc(list, func(d Descriptor) bool { return d.Digest == entry.Digest }) {
+		// Some registries list the type of the config instead of the manifest's own.
+		if slices.ContainsFunc(list, func(d Descriptor) bool {
+			return d.Digest == entry.Digest && (d.ArtifactType == a.ArtifactType || d.ArtifactType == referrerConfig(a).MediaType)
+		}) {
 			return at, nil
 		}
 	}

@@ -1,10 +1,16 @@
-// Package cosign signs images in the legacy form of Sigstore's cosign: a
-// "simple signing" payload that names repository and digest, its signature in an
-// annotation, both in a layer of the image sha256-<hex>.sig beside the signed
-// one. cosign 2 and 3, policy-controller, Kyverno and containers/image verify
-// it with a public key and nothing else.
+// Package cosign signs images in the two forms of Sigstore's cosign.
 //
-// Form: https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md.
+// The legacy form is the default: a "simple signing" payload that names
+// repository and digest, its signature in an annotation, both in a layer of the
+// image sha256-<hex>.sig beside the signed one. cosign 2 and 3,
+// policy-controller, Kyverno and containers/image verify it with a public key and
+// nothing else. It is specified in
+// https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md.
+//
+// The bundle is what cosign 3 makes: an in-toto Statement in a DSSE envelope in a
+// Sigstore bundle v0.3, attached as a referrer. Nothing but the predicate of a
+// signature is ever made here: cosign takes any statement by the key for one.
+//
 // The signature is ECDSA over SHA-256 in ASN.1 DER, RSA PKCS#1 v1.5 over
 // SHA-256, or pure Ed25519: what these verifiers use for a key given as a file,
 // whatever its size.
@@ -15,6 +21,7 @@
 package cosign
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -43,8 +50,13 @@ import (
 // Name is the method's name in policies and keys files.
 const Name = "cosign"
 
-// annotationsOption names the fields of the origin that become annotations.
-const annotationsOption = "annotations"
+// The options of a step: annotations names the fields of the origin that become
+// annotations; format is that of the signature, without it the legacy one.
+const (
+	annotationsOption = "annotations"
+	formatOption      = "format"
+	formatBundle      = "bundle"
+)
 
 // MaxPayload bounds the bytes to be signed. Without annotations they are some
 // 300; a field of Origin comes from a claim of a token that is bounded itself.
@@ -61,7 +73,7 @@ var _ method.Attacher = (*Method)(nil)
 // Tag returns the tag of the signatures of a digest, sha256-<hex>.sig.
 func Tag(d signing.Digest) string { return "sha256-" + d.Hex() + ".sig" }
 
-// Info returns the public key for verifiers. The one option is `annotations`.
+// Info returns the public key for verifiers.
 func (m *Method) Info(k signing.KeyInfo, options map[string]string) (method.Info, error) {
 	if err := checkOptions(options); err != nil {
 		return method.Info{}, err
@@ -74,19 +86,34 @@ func (m *Method) Info(k signing.KeyInfo, options map[string]string) (method.Info
 		return method.Info{}, fmt.Errorf("encoding public key %s: %w", k.ID, err)
 	}
 	file := k.ID + ".pub"
-	return method.Info{
-		Trust: []method.TrustItem{{Name: file, MediaType: "application/x-pem-file", Bytes: pub}},
-		Snippets: map[string]string{
-			"cosign":       "cosign verify --key " + file + " --insecure-ignore-tlog=true IMAGE\n",
-			"policy.json":  "{\n  \"default\": [{\"type\": \"reject\"}],\n  \"transports\": {\"docker\": {\"REPOSITORY\": [\n    {\"type\": \"sigstoreSigned\", \"keyPath\": \"/etc/pki/containers/" + file + "\", \"signedIdentity\": {\"type\": \"matchRepository\"}}\n  ]}}\n}\n",
-			"registries.d": "docker:\n  REPOSITORY:\n    use-sigstore-attachments: true\n",
-		},
-	}, nil
+	out := method.Info{
+		Trust:    []method.TrustItem{{Name: file, MediaType: "application/x-pem-file", Bytes: pub}},
+		Snippets: map[string]string{"cosign": "cosign verify --key " + file + " --insecure-ignore-tlog=true IMAGE\n"},
+	}
+	if options[formatOption] == formatBundle {
+		// cosign 2 asks for a trusted root as soon as an image has a bundle.
+		out.Trust = append(out.Trust, method.TrustItem{Name: emptyRootFile, MediaType: "application/json", Bytes: []byte(emptyRoot)})
+		out.Snippets["cosign 2"] = "cosign verify --key " + file + " --insecure-ignore-tlog=true --trusted-root " + emptyRootFile + " IMAGE\n"
+		return out, nil
+	}
+	out.Snippets["policy.json"] = "{\n  \"default\": [{\"type\": \"reject\"}],\n  \"transports\": {\"docker\": {\"REPOSITORY\": [\n    {\"type\": \"sigstoreSigned\", \"keyPath\": \"/etc/pki/containers/" + file + "\", \"signedIdentity\": {\"type\": \"matchRepository\"}}\n  ]}}\n}\n"
+	out.Snippets["registries.d"] = "docker:\n  REPOSITORY:\n    use-sigstore-attachments: true\n"
+	return out, nil
 }
+
+// emptyRoot is a trusted root that trusts nobody, which is all that cosign 2 needs
+// beside a key: what `cosign trusted-root create` writes.
+const (
+	emptyRootFile = "trusted-root.json"
+	emptyRoot     = `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}` + "\n"
+)
 
 // Prepare makes the payload and looks for an equal signature: the same bytes,
 // signed by this key, and accepted by cosign's own verification.
 func (m *Method) Prepare(ctx context.Context, t method.Target, now time.Time) (method.Prepared, error) {
+	if bundled(t) {
+		return m.prepareBundle(ctx, t, now)
+	}
 	want, err := payloadFor(t)
 	if err != nil {
 		return method.Prepared{}, err
@@ -110,17 +137,23 @@ func (m *Method) Prepare(ctx context.Context, t method.Target, now time.Time) (m
 	return method.Prepared{Intent: &signing.Intent{Bytes: want, Hash: hash, Padding: padding, Created: now}}, nil
 }
 
+// bundled reports whether the signature is to be a bundle.
+func bundled(t method.Target) bool { return t.Options[formatOption] == formatBundle }
+
 // Inspect parses a payload back. It must be, byte for byte, what the library
 // makes of what it says: that leaves no room for another critical.type, for
 // unknown, repeated or differently spelt keys, or for bytes before and after.
 func (m *Method) Inspect(in signing.Intent) (signing.Statement, error) {
+	if bytes.HasPrefix(in.Bytes, []byte(encoded)) {
+		return inspectBundle(in)
+	}
 	s, _, err := parse(in.Bytes)
 	return s, err
 }
 
 func parse(raw []byte) (signing.Statement, map[string]string, error) {
 	refuse := func(found string) (signing.Statement, map[string]string, error) {
-		return signing.Statement{}, nil, &signing.Error{Code: signing.Denied, Message: "the bytes to be signed are not a payload that this service makes", Expected: "a " + payload.CosignSignatureType + " in its exact form", Found: found, Fix: "the stored intent was altered: keep the database for examination and submit again"}
+		return signing.Statement{}, nil, notOurs("a "+payload.CosignSignatureType+" in its exact form", found)
 	}
 	if len(raw) > MaxPayload {
 		return refuse(fmt.Sprintf("%d bytes", len(raw)))
@@ -181,13 +214,7 @@ func encode(a signing.Artifact, annotations map[string]string) ([]byte, error) {
 
 // payloadFor returns the one payload for a target.
 func payloadFor(t method.Target) ([]byte, error) {
-	if err := t.Artifact.Validate(); err != nil {
-		return nil, err
-	}
-	if err := checkOptions(t.Options); err != nil {
-		return nil, err
-	}
-	annotations, err := method.SignedFields(annotationsOption, t.Options, t.Origin)
+	annotations, err := annotationsFor(t)
 	if err != nil {
 		return nil, err
 	}
@@ -195,17 +222,49 @@ func payloadFor(t method.Target) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) > MaxPayload {
-		return nil, &signing.Error{Code: signing.TooLarge, Message: "the payload to be signed is too large", Expected: fmt.Sprintf("at most %d bytes", MaxPayload), Found: fmt.Sprintf("%d bytes", len(raw)), Fix: "sign fewer annotations"}
-	}
-	return raw, nil
+	return raw, fits(raw)
 }
 
-// checkOptions reads the options of a step: `annotations` is a list of field
-// names of Origin, with commas between.
+// annotationsFor checks a target, and returns what is signed along with it.
+func annotationsFor(t method.Target) (map[string]string, error) {
+	if err := t.Artifact.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkOptions(t.Options); err != nil {
+		return nil, err
+	}
+	return method.SignedFields(annotationsOption, t.Options, t.Origin)
+}
+
+func fits(payload []byte) error {
+	if len(payload) <= MaxPayload {
+		return nil
+	}
+	return &signing.Error{Code: signing.TooLarge, Message: "the payload to be signed is too large", Expected: fmt.Sprintf("at most %d bytes", MaxPayload), Found: fmt.Sprintf("%d bytes", len(payload)), Fix: "sign fewer annotations"}
+}
+
+// knownAnnotations refuses annotations that this service never signs.
+func knownAnnotations(annotations map[string]string) error {
+	known := method.OriginFields(signing.Origin{})
+	for n, v := range annotations {
+		if _, ok := known[n]; !ok || v == "" {
+			return errors.New("an annotation that is none of this service's")
+		}
+	}
+	return nil
+}
+
+// notOurs refuses bytes of an intent that this method would not have made.
+func notOurs(expected, found string) error {
+	return &signing.Error{Code: signing.Denied, Message: "the bytes to be signed are not a payload that this service makes", Expected: expected, Found: found, Fix: "the stored intent was altered: keep the database for examination and submit again"}
+}
+
 func checkOptions(options map[string]string) error {
-	if err := method.CheckOptions(Name, options, annotationsOption); err != nil {
+	if err := method.CheckOptions(Name, options, annotationsOption, formatOption); err != nil {
 		return err
+	}
+	if f, ok := options[formatOption]; ok && f != formatBundle {
+		return &signing.Error{Code: signing.Invalid, Message: "the cosign method has no such format", Expected: formatBundle + ", or no word for the legacy one", Found: fmt.Sprintf("%.64q", f)}
 	}
 	_, err := method.FieldNames(annotationsOption, options)
 	return err

@@ -28,6 +28,9 @@ type envelope struct {
 // must be the one for the target, annotations and all. An intent for another
 // hash or padding has a signature that does not verify.
 func (m *Method) Assemble(t method.Target, in signing.Intent, raw []byte) (signing.Envelope, error) {
+	if bundled(t) {
+		return assembleBundle(t, in, raw)
+	}
 	if err := m.hold(t, in.Bytes, raw); err != nil {
 		return signing.Envelope{}, err
 	}
@@ -53,14 +56,27 @@ func (m *Method) hold(t method.Target, signed, raw []byte) error {
 		return err
 	}
 	if !bytes.Equal(want, signed) {
-		return &signing.Error{Code: signing.Denied, Message: "the signed annotations are not those of the request", Fix: "the stored intent was altered, or the policy's options changed: submit again"}
+		return otherAnnotations()
 	}
-	v, err := verifier(t.Key)
+	return verifyRaw(t.Key, raw, signed)
+}
+
+func otherAnnotations() error {
+	return &signing.Error{Code: signing.Denied, Message: "the signed annotations are not those of the request", Fix: "the stored intent was altered, or the policy's options changed: submit again"}
+}
+
+func otherEnvelope(t method.Target, found string) error {
+	return &signing.Error{Code: signing.Denied, Message: "the envelope is not one that this method made for the key", Expected: Name + " by key " + t.Key.ID, Found: found, Fix: "the stored envelope was altered: keep the database for examination and submit again"}
+}
+
+// verifyRaw verifies a signature as the key made it.
+func verifyRaw(k signing.KeyInfo, raw, signed []byte) error {
+	v, err := verifier(k)
 	if err != nil {
 		return err
 	}
 	if err := v.VerifySignature(bytes.NewReader(raw), bytes.NewReader(signed)); err != nil {
-		return &signing.Error{Code: signing.Denied, Message: "the signature is not one of key " + t.Key.ID + " over these bytes", Expected: "a signature that the key's public half verifies", Err: err}
+		return &signing.Error{Code: signing.Denied, Message: "the signature is not one of key " + k.ID + " over these bytes", Expected: "a signature that the key's public half verifies", Err: err}
 	}
 	return nil
 }
@@ -69,7 +85,7 @@ func (m *Method) hold(t method.Target, signed, raw []byte) error {
 // altered database.
 func (m *Method) open(t method.Target, e signing.Envelope) (signing.Blob, error) {
 	refuse := func(found string) (signing.Blob, error) {
-		return signing.Blob{}, &signing.Error{Code: signing.Denied, Message: "the envelope is not one that this method made for the key", Expected: Name + " by key " + t.Key.ID, Found: found, Fix: "the stored envelope was altered: keep the database for examination and submit again"}
+		return signing.Blob{}, otherEnvelope(t, found)
 	}
 	if e.Method != Name || e.MediaType != types.SimpleSigningMediaType || e.KeyID != t.Key.ID {
 		return refuse(fmt.Sprintf("%.64q of %.128q by key %.64q", e.Method, e.MediaType, e.KeyID))
@@ -90,6 +106,9 @@ func (m *Method) open(t method.Target, e signing.Envelope) (signing.Blob, error)
 // Attachment returns the envelope in the form in which a registry stores it.
 // It has been held against the target.
 func (m *Method) Attachment(t method.Target, e signing.Envelope) (signing.Attachment, error) {
+	if bundled(t) {
+		return bundleAttachment(t, e)
+	}
 	layer, err := m.open(t, e)
 	if err != nil {
 		return signing.Attachment{}, err
@@ -97,7 +116,7 @@ func (m *Method) Attachment(t method.Target, e signing.Envelope) (signing.Attach
 	return signing.Attachment{Subject: t.Artifact, Tag: Tag(t.Artifact.Digest), Layers: []signing.Blob{layer}}, nil
 }
 
-// Publish appends the envelope to the signatures of the digest.
+// Publish puts the envelope beside the signatures of the digest.
 func (m *Method) Publish(ctx context.Context, t method.Target, e signing.Envelope) ([]signing.Location, error) {
 	a, err := m.Attachment(t, e)
 	if err != nil {
@@ -113,6 +132,9 @@ func (m *Method) Publish(ctx context.Context, t method.Target, e signing.Envelop
 // Verify reads the signatures of the digest back, finds this one among them and
 // lets cosign's library verify it as read.
 func (m *Method) Verify(ctx context.Context, t method.Target, e signing.Envelope) ([]signing.Location, error) {
+	if bundled(t) {
+		return m.verifyBundle(ctx, t, e)
+	}
 	want, err := m.open(t, e)
 	if err != nil {
 		return nil, err
