@@ -304,7 +304,7 @@ func (b *bareCommits) one(ctx context.Context) error {
 		{"allow", func() { r.Decision, r.Project = b.request.Decision, b.request.Project }, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return move(signing.Ready, audit.RequestDecided, t)(tx) }}},
 		{"begin", nil, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return move(signing.Signing, audit.RequestSigning)(tx) }}},
 		{"prepare", func() { t.Intent = b.task.Intent }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return moveTask(signing.Prepared, audit.TaskPrepared)(tx) }}},
-		{"attempt", nil, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { _, err := tx.Request(id); return err },
+		{"attempt", nil, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return tx.CheckRequest(&r) },
 			func(tx *store.Tx) error { return tx.Attempt(t, claim, event(audit.KeyAttempt)[0]) }}},
 		{"signed", func() { t.Envelope = b.task.Envelope }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return moveTask(signing.Signed, audit.TaskSigned)(tx) }}},
 		{"lease", nil, []func(*store.Tx) error{held, func(tx *store.Tx) (err error) { fence, err = tx.AcquireLease(lease, "bench", time.Minute); return err }}},

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -92,14 +93,12 @@ func errNoOwner() error { return fmt.Errorf("claiming needs an owner") }
 
 // nextFence returns a number greater than every one before.
 func (tx *Tx) nextFence() (int64, error) {
-	if _, err := tx.exec("UPDATE fences SET n = n + 1 WHERE id = 1"); err != nil {
-		return 0, err
-	}
 	var n int64
-	if _, err := tx.row([]any{&n}, "SELECT n FROM fences WHERE id = 1"); err != nil {
-		return 0, err
+	found, err := tx.row([]any{&n}, "UPDATE fences SET n = n + 1 WHERE id = 1 RETURNING n")
+	if err == nil && !found {
+		err = errors.New("the counter of fences is gone")
 	}
-	return n, nil
+	return n, err
 }
 
 // held ends the statements below that need a claim to hold.
@@ -111,6 +110,9 @@ func (tx *Tx) heldArgs(c *Claim, first ...any) []any {
 
 // CheckClaim returns Conflict unless c still holds.
 func (tx *Tx) CheckClaim(c *Claim) error {
+	if c != nil && tx.held == c {
+		return nil // nobody else writes before this transaction ends
+	}
 	var one int
 	found, err := tx.row([]any{&one}, "SELECT 1 FROM jobs"+held, tx.heldArgs(c)...)
 	if err != nil {
@@ -119,6 +121,7 @@ func (tx *Tx) CheckClaim(c *Claim) error {
 	if !found {
 		return lost(c)
 	}
+	tx.held = c
 	return nil
 }
 
@@ -145,6 +148,7 @@ func (tx *Tx) Release(c *Claim, runAt time.Time) error {
 
 // Finish deletes the job, or makes it due again if it was enqueued meanwhile.
 func (tx *Tx) Finish(c *Claim) error {
+	tx.held = nil
 	n, err := tx.exec("DELETE FROM jobs"+held+" AND again = 0", tx.heldArgs(c)...)
 	if err != nil || n == 1 {
 		return err
@@ -153,6 +157,7 @@ func (tx *Tx) Finish(c *Claim) error {
 }
 
 func (tx *Tx) changeHeld(c *Claim, query string, first ...any) error {
+	tx.held = nil
 	n, err := tx.exec(query, tx.heldArgs(c, first...)...)
 	if err != nil {
 		return err

@@ -29,6 +29,9 @@ type Filter struct {
 // Every Request is opened as Request does. A Request that was made to disappear
 // from the index is not noticed here: the audit log is what proves absence.
 func (tx *Tx) List(f Filter, before int64, n int) (out []*signing.Request, next int64, err error) {
+	if err := tx.flush(); err != nil {
+		return nil, 0, err
+	}
 	if before <= 0 {
 		before = math.MaxInt64
 	}

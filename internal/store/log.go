@@ -145,21 +145,20 @@ func (tx *Tx) sequence(limit int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for i := range leaves {
-		n, err := tx.exec("UPDATE events SET leaf = ? WHERE seq = ? AND leaf IS NULL", int64(h.size)+int64(i), h.seq+1+int64(i))
-		if err != nil {
-			return 0, err
-		}
-		if n != 1 {
-			return 0, Tampered("events", fmt.Sprintf("event %d", h.seq+1+int64(i)), "a leaf that was not given by the log")
-		}
+	last := h.seq + int64(len(leaves))
+	n, err := tx.exec("UPDATE events SET leaf = ?1 + seq - ?2 WHERE seq >= ?2 AND seq <= ?3 AND leaf IS NULL", int64(h.size), h.seq+1, last)
+	if err != nil {
+		return 0, err
+	}
+	if n != int64(len(leaves)) {
+		return 0, Tampered("events", fmt.Sprintf("events %d to %d", h.seq+1, last), "a leaf that was not given by the log")
 	}
 	for _, n := range nodes {
 		if _, err := tx.exec("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)", int64(n.ID.Level), int64(n.ID.Index), n.Hash); err != nil {
 			return 0, err
 		}
 	}
-	next := head{size: h.size + uint64(len(leaves)), seq: h.seq + int64(len(leaves)), root: root}
+	next := head{size: h.size + uint64(len(leaves)), seq: last, root: root}
 	sum := tx.seal.seal(headDomain, next.fields()...)
 	_, err = tx.exec("INSERT INTO log_head (id, size, seq, root, mac_key, mac) VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size, seq = excluded.seq, root = excluded.root, mac_key = excluded.mac_key, mac = excluded.mac",
 		int64(next.size), next.seq, next.root, sum.key, sum.mac)

@@ -24,6 +24,9 @@ func (a Attempt) fields() []string {
 
 // Attempts returns the attempts of a Task in order.
 func (tx *Tx) Attempts(task string) ([]Attempt, error) {
+	if err := tx.flush(); err != nil {
+		return nil, err
+	}
 	var out []Attempt
 	err := tx.rows(func(scan func(...any) error) error {
 		var a Attempt
@@ -92,6 +95,9 @@ func (tx *Tx) Unattempted(age time.Duration, n int) ([]string, error) {
 }
 
 func (tx *Tx) ids(query string, args ...any) ([]string, error) {
+	if err := tx.flush(); err != nil {
+		return nil, err
+	}
 	var out []string
 	err := tx.rows(func(scan func(...any) error) error {
 		var id string

@@ -94,6 +94,9 @@ func (tx *Tx) sealRequest(r *signing.Request) (doc string, sum seal, err error) 
 
 // Request returns the Request with this id, or NotFound.
 func (tx *Tx) Request(id string) (*signing.Request, error) {
+	if err := tx.flush(); err != nil {
+		return nil, err
+	}
 	var rowID, state, doc, project string
 	var version, deadline int64
 	var sum seal
@@ -116,6 +119,20 @@ func (tx *Tx) Request(id string) (*signing.Request, error) {
 		return nil, Tampered("requests", what, "columns that disagree with the document")
 	}
 	return r, nil
+}
+
+// CheckRequest returns Conflict unless the row is still the version that r is. It
+// reads no content: what r says is what its holder has authenticated or written.
+func (tx *Tx) CheckRequest(r *signing.Request) error {
+	if err := tx.flush(); err != nil {
+		return err
+	}
+	var one int
+	found, err := tx.row([]any{&one}, "SELECT 1 FROM requests WHERE id = ? AND state = ? AND version = ?", r.ID, string(r.State), r.Version)
+	if err == nil && !found {
+		err = moved("request "+r.ID, string(r.State), r.Version)
+	}
+	return err
 }
 
 // RequestByIdempotency returns the Request that was inserted with this scope
@@ -190,6 +207,9 @@ func (tx *Tx) Tasks(requestID string) ([]*signing.Task, error) {
 }
 
 func (tx *Tx) tasks(query string, args ...any) ([]*signing.Task, error) {
+	if err := tx.flush(); err != nil {
+		return nil, err
+	}
 	var out []*signing.Task
 	err := tx.rows(func(scan func(...any) error) error {
 		t, err := tx.openTask(scan)
@@ -231,33 +251,6 @@ func (tx *Tx) sealTask(t *signing.Task) (doc string, sum seal, err error) {
 		return "", seal{}, fmt.Errorf("encoding task %s: %w", t.ID, err)
 	}
 	return string(raw), tx.seal.seal(taskDomain, t.ID, t.RequestID, string(t.State), strconv.FormatInt(t.Version, 10), string(raw)), nil
-}
-
-// insertTask stores a Task of request that is queued and has no version yet.
-func (tx *Tx) insertTask(request string, t *signing.Task) error {
-	of, n, ok := splitTaskID(t.ID)
-	if !ok || of != request || t.RequestID != request || t.State != signing.Queued || t.Version != 0 {
-		return fmt.Errorf("inserting task %.40q of request %s: not a new, queued task of it", t.ID, request)
-	}
-	next := *t
-	next.Version = 1
-	if err := consistent(&next); err != nil {
-		return err
-	}
-	doc, sum, err := tx.sealTask(&next)
-	if err != nil {
-		return err
-	}
-	inserted, err := tx.exec("INSERT INTO tasks (request_id, n, state, version, prepared, intent, document, mac_key, mac) VALUES (?, ?, ?, ?, 0, '', ?, ?, ?) ON CONFLICT DO NOTHING",
-		request, n, string(next.State), next.Version, doc, sum.key, sum.mac)
-	if err != nil {
-		return err
-	}
-	if inserted == 0 {
-		return conflict("there is a task of this id", "a new id", t.ID, "")
-	}
-	set(tx, &t.Version, next.Version)
-	return nil
 }
 
 func taskID(request string, n int64) string { return request + "." + strconv.FormatInt(n, 10) }

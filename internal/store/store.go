@@ -36,6 +36,10 @@ const (
 	busyTimeout = 5000
 	// statementCache holds every statement of this package per connection.
 	statementCache = 96
+	// walPages is the length of the write-ahead log, 16 MiB, at which the writer
+	// moves pages into the database file: four times SQLite's default, since the
+	// same few pages are written by every commit and moved once.
+	walPages = 4096
 	// readers bounds the read connections. Reads are short and CPU-bound, so
 	// more than a few only compete.
 	readers = 4
@@ -162,6 +166,9 @@ func checkPragmas(ctx context.Context, c *sql.Conn) error {
 	// An altered schema must not run functions with side effects.
 	if _, err := c.ExecContext(ctx, "PRAGMA trusted_schema = OFF"); err != nil {
 		return dbError("setting trusted_schema", err)
+	}
+	if _, err := c.ExecContext(ctx, fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", walPages)); err != nil {
+		return dbError("setting wal_autocheckpoint", err)
 	}
 	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"} {
 		var got string

@@ -22,13 +22,15 @@ type Change struct {
 }
 
 // Transition changes the state of a Request or Task, and is the only function
-// that does. It compares state and version with the row, writes the new content
-// with its HMAC, the events, new Tasks and jobs in the transaction, and then sets
-// State and Version of the struct (and puts them back if the transaction is not
-// committed). It returns Conflict if the row is not the one that was loaded any
-// more, if the claim was lost, or if the Task has another envelope for its
-// intent; an illegal change is an error. As after every error of Transition,
-// SaveRequest, SaveTask, Attempt and InsertRequest, the transaction is then lost.
+// that does. In the transaction it writes the new content with its HMAC, if state
+// and version are still those of the row, the events, new Tasks and jobs, and
+// sets State and Version of the struct (and puts them back if the transaction is
+// not committed). It returns Conflict if the claim was lost, or if the Task has
+// another envelope for its intent; an illegal change is an error. That the row is
+// not the one that was loaded any more is a Conflict, here or of the Update: rows
+// are written when the closure returns, so that one that changes several times
+// is written once. After an error of Transition, SaveRequest, SaveTask, Attempt
+// or InsertRequest the transaction is lost.
 func (tx *Tx) Transition(c Change) (err error) {
 	defer tx.whole(&err)
 	if (c.Request == nil) == (c.Task == nil) || c.Task != nil && len(c.NewTasks) > 0 {
@@ -39,10 +41,6 @@ func (tx *Tx) Transition(c Change) (err error) {
 			return err
 		}
 	}
-	const (
-		moveRequest = "UPDATE requests SET state = ?1, version = ?2, document = ?3, mac_key = ?4, mac = ?5, project = ?10 WHERE id = ?6 AND state = ?7 AND version = ?8 AND deadline = ?9"
-		moveTask    = "UPDATE tasks SET state = ?1, version = ?2, prepared = ?3, intent = ?4, document = ?5, mac_key = ?6, mac = ?7 WHERE request_id = ?8 AND n = ?9 AND state = ?10 AND version = ?11 AND (?12 OR intent = ?4)"
-	)
 	if r := c.Request; r != nil {
 		to := signing.RequestState(c.To)
 		if err := legal("request "+r.ID, string(r.State), c.To, r.State.CanBecome(to)); err != nil {
@@ -51,7 +49,7 @@ func (tx *Tx) Transition(c Change) (err error) {
 		if err := about(c.Events, r.ID, ""); err != nil {
 			return err
 		}
-		if err := tx.putRequest(moveRequest, r, to); err != nil {
+		if err := tx.putRequest(r, to); err != nil {
 			return err
 		}
 		for _, t := range c.NewTasks {
@@ -71,7 +69,7 @@ func (tx *Tx) Transition(c Change) (err error) {
 		if err := about(c.Events, t.RequestID, t.ID); err != nil {
 			return err
 		}
-		if err := tx.putTask(moveTask, t, to); err != nil {
+		if err := tx.putTask(t, to, false); err != nil {
 			return err
 		}
 	}
@@ -89,17 +87,14 @@ func legal(what, from, to string, ok bool) error {
 // comparison as Transition.
 func (tx *Tx) SaveRequest(r *signing.Request, events ...audit.Event) (err error) {
 	defer tx.whole(&err)
-	const save = "UPDATE requests SET version = ?2, document = ?3, mac_key = ?4, mac = ?5, project = ?10 WHERE id = ?6 AND state = ?7 AND state = ?1 AND version = ?8 AND deadline = ?9"
-	if err := tx.putRequest(save, r, r.State); err != nil {
+	if err := tx.putRequest(r, r.State); err != nil {
 		return err
 	}
 	return tx.follow(events, nil)
 }
 
-// saveTask keeps the state. Its Intent cannot change: only Transition stores one.
-const saveTask = "UPDATE tasks SET version = ?2, prepared = ?3, intent = ?4, document = ?5, mac_key = ?6, mac = ?7 WHERE request_id = ?8 AND n = ?9 AND state = ?10 AND state = ?1 AND version = ?11 AND intent = ?4"
-
-// SaveTask is SaveRequest for a Task. The claim, if not nil, must still hold.
+// SaveTask is SaveRequest for a Task. The claim, if not nil, must still hold. The
+// Intent cannot change: only Transition stores one.
 func (tx *Tx) SaveTask(t *signing.Task, c *Claim, events ...audit.Event) (err error) {
 	defer tx.whole(&err)
 	if c != nil {
@@ -107,7 +102,7 @@ func (tx *Tx) SaveTask(t *signing.Task, c *Claim, events ...audit.Event) (err er
 			return err
 		}
 	}
-	if err := tx.putTask(saveTask, t, t.State); err != nil {
+	if err := tx.putTask(t, t.State, true); err != nil {
 		return err
 	}
 	return tx.follow(events, nil)
@@ -134,82 +129,17 @@ func (tx *Tx) Attempt(t *signing.Task, c *Claim, ev audit.Event) (err error) {
 	a := Attempt{Task: t.ID, N: t.Attempts + 1, At: tx.now, Key: t.Step.Key, Intent: intent, Fence: c.Fence}
 	next := *t
 	next.Attempts = a.N
-	if err := tx.putTask(saveTask, &next, t.State); err != nil {
+	if err := tx.putTask(&next, t.State, true); err != nil {
 		return err
 	}
-	sum := tx.seal.seal(attemptDomain, a.fields()...)
-	inserted, err := tx.exec("INSERT INTO attempts (task, n, at, key, intent, fence, mac_key, mac) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-		a.Task, a.N, nanos(a.At), a.Key, a.Intent, a.Fence, sum.key, sum.mac)
-	if err != nil {
-		return err
-	}
-	if inserted == 0 {
-		return Tampered("attempts", "the list of attempts of task "+t.ID, fmt.Sprintf("an attempt %d that the task does not know", a.N))
-	}
+	row := tx.changed[t.ID]
+	row.attempts = append(row.attempts, a)
 	if err := tx.follow([]audit.Event{ev}, nil); err != nil {
 		return err
 	}
 	set(tx, &t.Attempts, next.Attempts)
 	set(tx, &t.Version, next.Version)
 	// From the commit of this transaction on, one use of the key is accounted for.
-	return nil
-}
-
-func (tx *Tx) putRequest(query string, r *signing.Request, to signing.RequestState) error {
-	next := *r
-	next.State, next.Version = to, r.Version+1
-	doc, sum, err := tx.sealRequest(&next)
-	if err != nil {
-		return err
-	}
-	n, err := tx.exec(query, string(to), next.Version, doc, sum.key, sum.mac, r.ID, string(r.State), r.Version, nanos(r.Deadline), r.Project)
-	if err != nil {
-		return err
-	}
-	if n != 1 {
-		return moved("request "+r.ID, string(r.State), r.Version)
-	}
-	set(tx, &r.State, to)
-	set(tx, &r.Version, next.Version)
-	return nil
-}
-
-func (tx *Tx) putTask(query string, t *signing.Task, to signing.TaskState) error {
-	request, number, ok := splitTaskID(t.ID)
-	if !ok || request != t.RequestID {
-		return fmt.Errorf("%.40q is not the id of a task of %s", t.ID, t.RequestID)
-	}
-	next := *t
-	next.State, next.Version = to, t.Version+1
-	if err := consistent(&next); err != nil {
-		return err
-	}
-	intent, err := intentDigest(next.Intent)
-	if err != nil {
-		return err
-	}
-	if err := tx.oneEnvelope(&next, intent); err != nil {
-		return err
-	}
-	doc, sum, err := tx.sealTask(&next)
-	if err != nil {
-		return err
-	}
-	args := []any{string(to), next.Version, preparedAt(&next), intent, doc, sum.key, sum.mac, request, number, string(t.State), t.Version}
-	if query != saveTask {
-		// An Intent comes with a queued Task and goes with the way back there; in
-		// between it stays what was durable before the key was used.
-		args = append(args, t.State == signing.Queued || to == signing.Queued || next.Intent == nil)
-	}
-	n, err := tx.exec(query, args...)
-	if err != nil {
-		return err
-	}
-	if n != 1 {
-		return moved("task "+t.ID, string(t.State), t.Version)
-	}
-	set(tx, &t.State, to)
-	set(tx, &t.Version, next.Version)
 	return nil
 }
 

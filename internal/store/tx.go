@@ -17,8 +17,11 @@ type Tx struct {
 	seal     *sealer
 	now      time.Time
 	readOnly bool
-	op       *op   // nil in a View
-	seq      int64 // last event's, 0 before it is known
+	op       *op                   // nil in a View
+	seq      int64                 // last event's, 0 before it is known
+	changes  []*rowChange          // to be written by flush, in order
+	changed  map[string]*rowChange // the same by id
+	held     *Claim                // the claim that was last found to hold, in this transaction
 	// broken is the first failure of SQLite, or of a write that was half-done.
 	// After it nothing is run any more: SQLite may have ended the transaction, and
 	// a statement would commit alone.

@@ -186,10 +186,10 @@ func (s *Store) transact(batch []*op) (results []error, err error) {
 	if err := s.control("BEGIN IMMEDIATE"); err != nil {
 		return results, err
 	}
-	now, good := s.now().UTC(), 0
+	now, good, seq := s.now().UTC(), 0, int64(0)
 	for i, o := range batch {
 		s.updates.Add(1)
-		if results[i], err = s.runOne(o, now, len(batch) > 1); err != nil {
+		if results[i], err = s.runOne(o, now, &seq, len(batch) > 1); err != nil {
 			s.rollback()
 			return results, err
 		}
@@ -211,20 +211,22 @@ func (s *Store) transact(batch []*op) (results []error, err error) {
 }
 
 // runOne runs o inside the open transaction. own is o's own failure, undone
-// here; err means that the whole transaction is lost.
-func (s *Store) runOne(o *op, now time.Time, shared bool) (own, err error) {
+// here; err means that the whole transaction is lost. seq is the number of the last
+// event, 0 before it was read in this transaction.
+func (s *Store) runOne(o *op, now time.Time, seq *int64, shared bool) (own, err error) {
 	if shared {
 		if err := s.control("SAVEPOINT one"); err != nil {
 			return nil, err
 		}
 	}
-	tx := &Tx{conn: s.writer, seal: s.seal, now: now, op: o}
+	tx := &Tx{conn: s.writer, seal: s.seal, now: now, op: o, seq: *seq}
 	own = call(o, tx)
 	if tx.broken != nil {
 		own = tx.broken // also where the closure swallowed it
 	}
 	tx.broken = errTxOver
 	if own == nil {
+		*seq = tx.seq
 		if shared {
 			err = s.control("RELEASE one")
 		}
@@ -247,7 +249,10 @@ func call(o *op, tx *Tx) (err error) {
 			err = fmt.Errorf("%s: panic: %v\n%s", o.name, r, debug.Stack())
 		}
 	}()
-	return o.fn(tx)
+	if err := o.fn(tx); err != nil || tx.broken != nil {
+		return err
+	}
+	return tx.flush()
 }
 
 func (s *Store) control(statement string) error {

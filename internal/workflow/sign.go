@@ -234,12 +234,8 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
-		r, err := tx.Request(d.request.ID)
-		if err != nil {
+		if err := tx.CheckRequest(d.request); err != nil {
 			return err
-		}
-		if r.Version != d.request.Version || r.State != signing.Signing {
-			return &signing.Error{Code: signing.Conflict, Message: "the request changed before the key was used"}
 		}
 		for _, t := range tasks {
 			ev := audit.Event{Time: tx.Now(), Kind: audit.KeyAttempt, Request: t.RequestID, Task: t.ID, Attrs: audit.Attempted(t, t.Attempts+1)}
