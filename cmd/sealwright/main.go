@@ -1,6 +1,7 @@
 // Command sealwright is a person's tool: it looks at what the service did and
 // verifies it. It holds no key and opens no database. The audit log it verifies
-// offline, from an export; images it verifies at their registry.
+// offline, from an export; images it verifies at their registry; requests it
+// reads from the service, with the person's token.
 package main
 
 import (
@@ -21,6 +22,7 @@ const (
 	exitOK       = 0
 	exitError    = 1
 	exitUsage    = 2
+	exitDenied   = 3 // the service said no to who asks
 	exitVerified = 5 // verification failed
 )
 
@@ -30,11 +32,14 @@ Usage:
   sealwright verify --key FILE IMAGE    verify the signatures of an image
   sealwright audit verify [flags] DIR   verify an export of the audit log
   sealwright audit show [flags] DIR     print the entries of an export
+  sealwright requests [flags]           list requests
+  sealwright status ID                  show a request, and why it was decided so
+  sealwright cancel ID                  cancel a request
   sealwright version                    print the version
   sealwright help                       print this text
 
 "sealwright COMMAND --help" explains a command.
-Exit codes: 0 ok, 1 error, 2 usage, 5 verification failed.
+Exit codes: 0 ok, 1 error, 2 usage, 3 denied, 5 verification failed.
 `
 
 func main() { os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})) }
@@ -62,6 +67,12 @@ func run(args []string, s streams) int {
 		return runAudit(args[1:], s)
 	case "verify":
 		return runVerify(args[1:], s)
+	case "requests":
+		return runRequests(args[1:], s)
+	case "status":
+		return runStatus(args[1:], s)
+	case "cancel":
+		return runCancel(args[1:], s)
 	}
 	fmt.Fprintf(s.err, "sealwright: unknown command %q\n\n%s", args[0], usage)
 	return exitUsage

@@ -58,11 +58,13 @@ func cmdDev(ctx context.Context, args []string, out, errs io.Writer) error {
 		fmt.Fprintf(out, `The world is up. It keeps nothing when it ends, but for %[1]s.
   service    http://%[2]s
   registry   %[3]s
-  issuers    %[4]s/github and /gitlab
+  issuers    %[4]s/github, /gitlab and /people
 Next, in another terminal:
   sealwrightd dev image --dir %[5]s            push an image, print its digest
   eval "$(sealwrightd dev job --dir %[5]s)"    be a CI job on main
   sealwright-ci --server http://%[2]s --policy release IMAGE@DIGEST
+  sealwrightd dev person --dir %[5]s > token   be an auditor
+  sealwright requests --server http://%[2]s --token-file token
 `, full, server, world.Registry.Host, world.URL, *dir) // a closed stdout stops nothing
 	}
 	if *worldOnly {
@@ -107,7 +109,7 @@ func writeDev(dir string, world *devworld.World, server string) (conf string, er
 		}
 	}
 	values := map[string]string{
-		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
+		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "People": world.People.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
 	}
 	for name, text := range map[string]string{"sealwright.yaml": devConfig, "keys.yaml": devKeys, "policies/payments.yaml": devPolicy, worldFile: devEnv} {
 		var b bytes.Buffer
@@ -139,6 +141,14 @@ log:
 issuers:
   - {provider: github-actions, issuer: "{{.GitHub}}", audience: "http://{{.Server}}", forge: github.test}
   - {provider: gitlab, issuer: "{{.GitLab}}", audience: "http://{{.Server}}", forge: gitlab.test}
+  - provider: people           # ` + "`sealwrightd dev person`" + ` prints such a token
+    role: people
+    issuer: "{{.People}}"
+    audience: "http://{{.Server}}/people"
+    roles:
+      - {role: auditor, claim: groups, values: [auditors]}
+      - {role: approver, claim: groups, values: [release-managers]}
+      - {role: admin, claim: groups, values: [admins]}
 registries:
   - {host: "{{.Registry}}", insecure_http: true}
 keys: keys.yaml

@@ -300,6 +300,7 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"signatures of this key: 1", "is good: 1 keys, 1 policies, 2 issuers, 1 registries", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
+		"state       completed", "ok   policies.release", "an approver may not: exit code 3",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the commands did not print %q:\n%s", want, out)

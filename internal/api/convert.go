@@ -65,6 +65,11 @@ func (r Request) Domain() (signing.Request, []signing.Task) {
 	return out, tasks
 }
 
+// Domain returns the summary as a Request without its artifacts.
+func (s Summary) Domain() signing.Request {
+	return signing.Request{ID: s.ID, State: s.State, Project: s.Project, Policy: s.Policy, Origin: s.Origin.domain(), Failure: s.Failure.Err(), Submitted: s.Submitted, Deadline: s.Deadline, Ended: s.Ended}
+}
+
 func fromOrigin(o signing.Origin) Origin {
 	return Origin{
 		Forge: o.Forge, Kind: o.Kind, Repository: o.SourceRepository, RepositoryID: o.SourceRepositoryIdentifier,
