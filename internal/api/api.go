@@ -260,9 +260,15 @@ type Decision struct {
 
 // Task is the work for one signature.
 type Task struct {
-	ID         string             `json:"id"`
-	Artifact   ArtifactRef        `json:"artifact"`
-	Method     string             `json:"method"`
+	ID       string      `json:"id"`
+	Artifact ArtifactRef `json:"artifact"`
+	// Below says that the artifact is a manifest below an index that was
+	// submitted, signed because a step is recursive.
+	Below  bool   `json:"below,omitempty"`
+	Method string `json:"method"`
+	// Format is that of the signature, where the method has several and the
+	// policy names one that is not its default.
+	Format     string             `json:"format,omitempty"`
 	Key        string             `json:"key"`
 	State      signing.TaskState  `json:"state"`
 	Recognised bool               `json:"recognised,omitempty"`

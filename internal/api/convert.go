@@ -1,6 +1,13 @@
 package api
 
-import "github.com/sealwright/sealwright/internal/signing"
+import (
+	"slices"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// optionFormat is the option of a step that names the format of its signature.
+const optionFormat = "format"
 
 // FromRequest returns r and its tasks as their own job may see them.
 func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Request {
@@ -16,9 +23,16 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 	if d := r.Decision; d != nil {
 		out.Decision = &Decision{Effect: d.Effect, Reasons: d.Reasons, BasisDigest: string(d.BasisDigest), At: d.At}
 	}
+	below := map[ArtifactRef]bool{}
+	if r.Decision != nil {
+		for _, a := range r.Decision.Basis.Children {
+			below[refOf(a)] = true
+		}
+	}
 	for _, t := range tasks {
+		ref := refOf(t.Artifact)
 		out.Tasks = append(out.Tasks, Task{
-			ID: t.ID, Artifact: refOf(t.Artifact), Method: t.Step.Method, Key: t.Step.Key,
+			ID: t.ID, Artifact: ref, Below: below[ref], Method: t.Step.Method, Format: t.Step.Options[optionFormat], Key: t.Step.Key,
 			State: t.State, Recognised: t.Recognised, Locations: t.Locations, Failure: fromError(t.Failure),
 		})
 	}
@@ -56,11 +70,18 @@ func (r Request) Domain() (signing.Request, []signing.Task) {
 	}
 	var tasks []signing.Task
 	for _, t := range r.Tasks {
-		tasks = append(tasks, signing.Task{
+		one := signing.Task{
 			ID: t.ID, RequestID: r.ID, State: t.State, Artifact: t.Artifact.Artifact(),
-			Step:       signing.Step{Method: t.Method, Key: t.Key},
+			Step:       signing.Step{Method: t.Method, Key: t.Key, Recursive: t.Below},
 			Recognised: t.Recognised, Locations: t.Locations, Failure: t.Failure.Err(),
-		})
+		}
+		if t.Format != "" {
+			one.Step.Options = map[string]string{optionFormat: t.Format}
+		}
+		if d := out.Decision; d != nil && t.Below && !slices.Contains(d.Basis.Children, one.Artifact) {
+			d.Basis.Children = append(d.Basis.Children, one.Artifact)
+		}
+		tasks = append(tasks, one)
 	}
 	return out, tasks
 }

@@ -254,7 +254,12 @@ func (s *step) showSignatures() {
 		s.CI.Print(fmt.Sprintf("not waited for: request %s is %s\n", s.request.ID, s.request.State))
 		return
 	}
+	below := 0
 	for _, t := range s.request.Tasks {
+		if t.Below {
+			below++ // the summary of the index says enough
+			continue
+		}
 		verb := "signed"
 		if t.Recognised {
 			verb = "already signed"
@@ -263,6 +268,9 @@ func (s *step) showSignatures() {
 		for _, l := range t.Locations {
 			s.CI.Print("  " + ci.Clean(l.URI) + "\n")
 		}
+	}
+	if below > 0 {
+		s.CI.Print(fmt.Sprintf("and %s of manifests below\n", count(below, "signature")))
 	}
 	for _, m := range s.moves {
 		s.CI.Print(fmt.Sprintf("%s names %s\n", m.name(), m.digest))
@@ -309,7 +317,9 @@ func (s *step) requestMarkdown() string {
 // signature is one element of the output `signatures`.
 type signature struct {
 	api.ArtifactRef
+	Below      bool               `json:"below,omitempty"`
 	Method     string             `json:"method"`
+	Format     string             `json:"format,omitempty"`
 	Key        string             `json:"key"`
 	State      signing.TaskState  `json:"state"`
 	Recognised bool               `json:"recognised,omitempty"`
@@ -331,7 +341,7 @@ func (s *step) writeOutputs() error {
 		}
 	}
 	for _, t := range s.request.Tasks {
-		signatures = append(signatures, signature{t.Artifact, t.Method, t.Key, t.State, t.Recognised, t.Locations})
+		signatures = append(signatures, signature{t.Artifact, t.Below, t.Method, t.Format, t.Key, t.State, t.Recognised, t.Locations})
 	}
 	d, err := json.Marshal(digests)
 	if err != nil {

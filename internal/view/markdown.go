@@ -103,7 +103,7 @@ func RequestMarkdown(r signing.Request, tasks []signing.Task, checkpoint string)
 		single(&b, signing.Reason{Rule: f.Message, Wanted: f.Expected, Found: f.Found, Fix: f.Fix})
 	}
 	images(&b, r, tasks)
-	verify(&b, tasks)
+	verify(&b, r, tasks)
 	if r.Decision != nil && r.Decision.Reasons.Rule != "" {
 		b.WriteString("\n#### Decision\n\n" + Markdown(r.Decision.Reasons))
 	}
@@ -130,20 +130,35 @@ func heading(s signing.RequestState) string {
 	}
 }
 
-// images lists the Tasks, or the artifacts while there are no Tasks.
+// images lists the Tasks, or the artifacts while there are no Tasks. What is
+// below an index and went well is counted, not listed.
 func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 	switch {
 	case len(tasks) > 0:
 		b.WriteString("\n| Image | Method | Key | Result | Signature |\n|---|---|---|---|---|\n")
-		for _, t := range tasks[:min(len(tasks), maxRows)] {
+		var parts []part
+		n := 0
+		row := func(image string, t signing.Task, where string) {
+			if n++; n <= maxRows {
+				fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", image, cell(method(t.Step)), cell(t.Step.Key), result(t), where)
+			}
+		}
+		for _, t := range tasks {
+			if t.State == signing.Published && below(r, t.Artifact) {
+				parts = counted(parts, t)
+				continue
+			}
 			var where []string
 			for _, l := range t.Locations {
 				where = append(where, cell(l.URI))
 			}
-			fmt.Fprintf(b, "| %s | %s | %s | %s | %s |\n", cell(t.Artifact.String()), cell(t.Step.Method), cell(t.Step.Key), result(t), strings.Join(where, "<br>"))
+			row(cell(t.Artifact.String()), t, strings.Join(where, "<br>"))
 		}
-		if len(tasks) > maxRows {
-			fmt.Fprintf(b, "\nand %d more.\n", len(tasks)-maxRows)
+		for _, p := range parts {
+			row("+ "+plural(p.n, "manifest", "manifests")+" below, in "+cell(string(p.task.Artifact.Repository)), p.task, "")
+		}
+		if n > maxRows {
+			fmt.Fprintf(b, "\nand %d more.\n", n-maxRows)
 		}
 	case len(r.Artifacts) > 0:
 		b.WriteString("\nImages:\n\n")
@@ -154,6 +169,40 @@ func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 			fmt.Fprintf(b, "- and %d more\n", len(r.Artifacts)-maxRows)
 		}
 	}
+}
+
+// part is how many manifests of one repository were signed in one way.
+type part struct {
+	n    int
+	task signing.Task // one of them
+}
+
+func counted(parts []part, t signing.Task) []part {
+	i := slices.IndexFunc(parts, func(p part) bool {
+		q := p.task
+		return q.Artifact.Repository == t.Artifact.Repository && method(q.Step) == method(t.Step) && q.Step.Key == t.Step.Key && q.Recognised == t.Recognised
+	})
+	if i < 0 {
+		return append(parts, part{1, t})
+	}
+	parts[i].n++
+	return parts
+}
+
+// below reports whether a is a manifest below an index that was submitted.
+func below(r signing.Request, a signing.Artifact) bool {
+	return r.Decision != nil && slices.ContainsFunc(r.Decision.Basis.Children, func(c signing.Artifact) bool {
+		return c.Repository == a.Repository && c.Digest == a.Digest && a.Tag == ""
+	})
+}
+
+// method names the method of a step, and the format of the signature where the
+// policy names one.
+func method(s signing.Step) string {
+	if f := s.Options["format"]; f != "" {
+		return s.Method + ", " + f
+	}
+	return s.Method
 }
 
 func result(t signing.Task) string {
@@ -173,14 +222,19 @@ var reKeyID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 // verify prints one command for each key that can be pasted. What is not
 // well-formed is left out: it would reach a shell.
-func verify(b *strings.Builder, tasks []signing.Task) {
+func verify(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 	byKey := map[string][]string{}
 	var keys []string
+	bundles := false
 	for _, t := range tasks {
+		if below(r, t.Artifact) {
+			continue // the command for the index is the one that is needed
+		}
 		if t.State != signing.Published || t.Step.Method != "cosign" || !reKeyID.MatchString(t.Step.Key) || t.Artifact.Validate() != nil {
 			continue
 		}
 		image := string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)
+		bundles = bundles || t.Step.Options["format"] == "bundle"
 		if !slices.Contains(keys, t.Step.Key) {
 			keys = append(keys, t.Step.Key)
 		}
@@ -203,6 +257,9 @@ func verify(b *strings.Builder, tasks []signing.Task) {
 		if len(images) > maxImages {
 			lines = append(lines, fmt.Sprintf("# and %d more images", len(images)-maxImages))
 		}
+	}
+	if bundles {
+		lines = append(lines, "# cosign 2 also needs --trusted-root FILE, as made by cosign 3: cosign trusted-root create --out FILE")
 	}
 	b.WriteString(fence(strings.Join(lines, "\n"), "sh"))
 }

@@ -82,22 +82,42 @@ func TestViewsAreThoseOfTheGoldenFiles(t *testing.T) {
 	failed.Failure = &signing.Error{Code: signing.Unavailable, Message: "the registry answered 503"}
 	recognised := task("registry.acme.dev/payments/api", "release-ec", signing.Published)
 	recognised.Recognised = true
+	index := request(signing.Completed)
+	for i := range 5 {
+		index.Decision.Basis.Children = append(index.Decision.Basis.Children, signing.Artifact{Repository: "registry.acme.dev/payments/web", Digest: signing.DigestOf([]byte{byte(i)})})
+	}
+	var recursive []signing.Task
+	for _, format := range []string{"", "bundle"} {
+		step := signing.Step{Method: "cosign", Key: "release-ec", Recursive: true}
+		if format != "" {
+			step.Options = map[string]string{"format": format}
+		}
+		for i, a := range append([]signing.Artifact{artifact("registry.acme.dev/payments/web", "")}, index.Decision.Basis.Children...) {
+			k := task("registry.acme.dev/payments/web", "release-ec", signing.Published)
+			k.Artifact, k.Step, k.Recognised = a, step, i == 3
+			if format != "" && i == 5 {
+				k.State, k.Failure = signing.TaskFailed, &signing.Error{Message: "the registry answered 503"}
+			}
+			recursive = append(recursive, k)
+		}
+	}
 	for name, got := range map[string]string{
-		"denied.txt":         text(denied(), false),
-		"denied.colour.txt":  text(denied(), true),
-		"allowed.txt":        text(allowed(), false),
-		"strange.txt":        text(strange(), false),
-		"leaf.txt":           text(denied().Failures()[0], false),
-		"denied.md":          Markdown(denied()),
-		"allowed.md":         Markdown(allowed()),
-		"strange.md":         Markdown(strange()),
-		"leaf.md":            Markdown(denied().Failures()[0]),
-		"request-signed.md":  RequestMarkdown(request(signing.Completed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), recognised, task("registry.acme.dev/payments/web", "archive-ec", signing.Published)}, checkpoint),
-		"request-denied.md":  RequestMarkdown(deniedRequest, nil, checkpoint),
-		"request-failed.md":  RequestMarkdown(request(signing.Failed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), failed}, ""),
-		"request-waiting.md": RequestMarkdown(request(signing.Signing), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Queued)}, ""),
-		"request-strange.md": RequestMarkdown(strangeRequest(), []signing.Task{strangeTask()}, "```\n"+hostile),
-		"request-nothing.md": RequestMarkdown(signing.Request{}, nil, ""),
+		"request-recursive.md": RequestMarkdown(index, recursive, ""),
+		"denied.txt":           text(denied(), false),
+		"denied.colour.txt":    text(denied(), true),
+		"allowed.txt":          text(allowed(), false),
+		"strange.txt":          text(strange(), false),
+		"leaf.txt":             text(denied().Failures()[0], false),
+		"denied.md":            Markdown(denied()),
+		"allowed.md":           Markdown(allowed()),
+		"strange.md":           Markdown(strange()),
+		"leaf.md":              Markdown(denied().Failures()[0]),
+		"request-signed.md":    RequestMarkdown(request(signing.Completed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), recognised, task("registry.acme.dev/payments/web", "archive-ec", signing.Published)}, checkpoint),
+		"request-denied.md":    RequestMarkdown(deniedRequest, nil, checkpoint),
+		"request-failed.md":    RequestMarkdown(request(signing.Failed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), failed}, ""),
+		"request-waiting.md":   RequestMarkdown(request(signing.Signing), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Queued)}, ""),
+		"request-strange.md":   RequestMarkdown(strangeRequest(), []signing.Task{strangeTask()}, "```\n"+hostile),
+		"request-nothing.md":   RequestMarkdown(signing.Request{}, nil, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := "testdata/" + name

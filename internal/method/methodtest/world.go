@@ -92,7 +92,7 @@ type Descriptor struct {
 func (w *World) Blob(t testing.TB, path, mediaType, content string) Descriptor {
 	t.Helper()
 	d := Descriptor{MediaType: mediaType, Digest: signing.DigestOf([]byte(content)), Size: int64(len(content))}
-	w.put(t, http.MethodPost, path+"/blobs/uploads/?digest="+string(d.Digest), "application/octet-stream", []byte(content))
+	w.send(t, http.MethodPost, path+"/blobs/uploads/?digest="+string(d.Digest), "application/octet-stream", []byte(content))
 	return d
 }
 
@@ -106,12 +106,18 @@ func (w *World) Put(t testing.TB, path, mediaType string, manifest map[string]an
 		t.Fatal(err)
 	}
 	a := signing.Artifact{Repository: signing.Repository(w.Host + "/" + path), Digest: signing.DigestOf(raw), MediaType: mediaType, Size: int64(len(raw))}
-	w.put(t, http.MethodPut, path+"/manifests/"+string(a.Digest), mediaType, raw)
+	w.send(t, http.MethodPut, path+"/manifests/"+string(a.Digest), mediaType, raw)
 	return a, Descriptor{MediaType: mediaType, Digest: a.Digest, Size: a.Size}
 }
 
-// put sends around the wire that tests break.
-func (w *World) put(t testing.TB, method, path, mediaType string, body []byte) {
+// Delete removes a manifest.
+func (w *World) Delete(t testing.TB, a signing.Artifact) {
+	t.Helper()
+	w.send(t, http.MethodDelete, a.Repository.Path()+"/manifests/"+string(a.Digest), "", nil)
+}
+
+// send goes around the wire that tests break.
+func (w *World) send(t testing.TB, method, path, mediaType string, body []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.Host+"/v2/"+path, bytes.NewReader(body))
 	if err != nil {
@@ -123,7 +129,7 @@ func (w *World) put(t testing.TB, method, path, mediaType string, body []byte) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusCreated {
+	if resp.StatusCode >= http.StatusMultipleChoices {
 		t.Fatalf("%s %s: %s", method, path, resp.Status)
 	}
 }
