@@ -89,6 +89,9 @@ func (d *Document) Line(path string) int {
 	return d.root.Line
 }
 
+// Has reports whether there is a value at path.
+func (d *Document) Has(path string) bool { _, ok := d.lines[path]; return ok }
+
 // Problem returns a problem with the value at path, with its line.
 func (d *Document) Problem(path, format string, args ...any) Problem {
 	return Problem{File: d.file, Line: d.Line(path), Path: path, Message: fmt.Sprintf(format, args...)}

@@ -24,10 +24,17 @@ func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
 	children := []signing.Reason{p.request(f), p.repository(f)}
 	if len(f.Images) > 0 {
 		children = append(children, p.signedTags(f.Images))
+		children = append(children, p.bind(f)...)
 	}
 	children = append(children, p.origin(f.Origin))
-	if p.when != nil {
-		children = append(children, p.condition(f))
+	if frozen, ok := p.Freeze(f.Now); ok {
+		children = append(children, frozen)
+	}
+	if len(p.when) > 0 {
+		facts := factsOf(f)
+		for _, c := range p.when {
+			children = append(children, c.judge(facts))
+		}
 	}
 	for _, u := range p.unavailable {
 		word := u.Word
@@ -56,35 +63,57 @@ func (p *Policy) request(f signing.Facts) signing.Reason {
 // that each image is one that this repository may sign.
 func (p *Policy) repository(f signing.Facts) signing.Reason {
 	o := f.Origin
-	r := p.set.rows[rowKey{o.Forge, o.SourceRepositoryIdentifier}]
-	if r == nil || r.project != p.project || o.Forge == "" || o.SourceRepositoryIdentifier == "" {
+	r := p.set.row(o)
+	if r == nil || r.project != p.project {
 		why := p.set.unknown(o)
 		if r != nil {
 			why.Wanted, why.Fix = "a repository of project "+p.project.name, "ask for a policy of the repository's own project"
 		}
 		return node("repositories", why)
 	}
-	children := []signing.Reason{
-		leaf(r.path+".id", true, r.ID, o.SourceRepositoryIdentifier, ""),
-		leaf(r.path+".name", fold(o.SourceRepository) == fold(r.Name), r.Name, o.SourceRepository, "the repository was renamed or moved: update the row if that is right"),
-	}
-	if r.OwnerID != "" {
-		children = append(children, leaf(r.path+".owner_id", o.SourceRepositoryOwnerIdentifier == r.OwnerID, r.OwnerID, o.SourceRepositoryOwnerIdentifier, "the repository has another owner than the row: update the row if that is right"))
-	}
+	children := r.named(o)
 	if len(f.Images) > 0 {
-		children = append(children, p.images(r, f.Images))
+		children = append(children, p.images(r, o, f.Images))
 	}
 	return node(r.path, children...)
 }
 
-func (p *Policy) images(r *row, images []signing.Image) signing.Reason {
-	wanted := r.images.String()
-	return each(r.path+".images", images, wanted, func(a signing.Artifact) *signing.Reason {
+// named compares the names of a row that was found by id, so that a row says to
+// its reader what it is about.
+func (r *row) named(o signing.Origin) []signing.Reason {
+	if name, id := r.owner(); r.whole() {
+		word, idWord := ".owner", ".owner_id"
+		if r.Group != "" {
+			word, idWord = ".group", ".id"
+		}
+		return []signing.Reason{
+			leaf(r.path+idWord, true, id, o.SourceRepositoryOwnerIdentifier, ""),
+			leaf(r.path+word, fold(above(o.SourceRepository)) == fold(name), name, above(o.SourceRepository), "the owner or group was renamed or moved: update the row if that is right"),
+		}
+	}
+	out := []signing.Reason{
+		leaf(r.path+".id", true, r.ID, o.SourceRepositoryIdentifier, ""),
+		leaf(r.path+".name", fold(o.SourceRepository) == fold(r.Name), r.Name, o.SourceRepository, "the repository was renamed or moved: update the row if that is right"),
+	}
+	if r.OwnerID != "" {
+		out = append(out, leaf(r.path+".owner_id", o.SourceRepositoryOwnerIdentifier == r.OwnerID, r.OwnerID, o.SourceRepositoryOwnerIdentifier, "the repository has another owner than the row: update the row if that is right"))
+	}
+	return out
+}
+
+func (p *Policy) images(r *row, o signing.Origin, images []signing.Image) signing.Reason {
+	own, err := r.fill(o.SourceRepository)
+	if err != nil {
+		return leaf(r.path+".images", false, oneOf(r.Images), o.SourceRepository, err.Error()+": give the repository a row of its own, with its images written out")
+	}
+	wanted := own.String()
+	return each(r.path+".images", images, wanted, func(i signing.Image) *signing.Reason {
+		a := i.Artifact
 		if err := a.Validate(); err != nil {
 			why := leaf("", false, "an image with repository and digest", a.String(), "name the image as REGISTRY/PATH@sha256:...")
 			return &why
 		}
-		if r.images.match(string(a.Repository)) {
+		if own.match(string(a.Repository)) {
 			return nil
 		}
 		why := leaf("", false, wanted, string(a.Repository), p.set.owner(r, string(a.Repository)))
@@ -103,7 +132,7 @@ func (s *Set) owner(r *row, image string) string {
 	}
 	for _, other := range owners {
 		if other.project == r.project {
-			return "the image may be signed by builds of " + other.Name + " only: sign it there, or add it to the images of this repository"
+			return "the image may be signed by builds of " + other.label() + " only: sign it there, or add it to the images of this repository"
 		}
 	}
 	if len(owners) > 0 {
@@ -118,7 +147,8 @@ func (p *Policy) signedTags(images []signing.Image) signing.Reason {
 	if len(p.tags) > 0 {
 		wanted = "no tag, or " + p.tags.String()
 	}
-	return each("tags", images, wanted, func(a signing.Artifact) *signing.Reason {
+	return each("tags", images, wanted, func(i signing.Image) *signing.Reason {
+		a := i.Artifact
 		if a.Tag == "" || p.tags.match(a.Tag) && signing.ValidateTag(a.Tag) == nil {
 			return nil
 		}
@@ -127,8 +157,27 @@ func (p *Policy) signedTags(images []signing.Image) signing.Reason {
 	})
 }
 
-func (p *Policy) condition(f signing.Facts) signing.Reason {
-	ok, err := p.when.holds(f)
+// bind holds the rules on how close what is signed is to the build.
+func (p *Policy) bind(f signing.Facts) []signing.Reason {
+	var out []signing.Reason
+	b := p.rules.Bind
+	if b != nil && given(b.DigestsOnly) {
+		out = append(out, digestsOnly(f.Images))
+	}
+	if b != nil && given(b.RevisionLabel) {
+		out = append(out, revisionLabel(f.Images, f.Origin.SourceRepositoryDigest))
+	}
+	return out
+}
+
+// namedCondition is a `when` of the policy, or of a base.
+type namedCondition struct {
+	rule, text string
+	*condition
+}
+
+func (c namedCondition) judge(facts map[string]any) signing.Reason {
+	ok, err := c.holds(facts)
 	was := "false"
 	switch {
 	case err != nil:
@@ -136,16 +185,22 @@ func (p *Policy) condition(f signing.Facts) signing.Reason {
 	case ok:
 		was = "true"
 	}
-	return leaf("when", ok && err == nil, clip(strings.Join(strings.Fields(p.rules.When), " ")), was, "the condition of the policy is not met: see which of its facts differ")
+	return leaf(c.rule, ok && err == nil, clip(strings.Join(strings.Fields(c.text), " ")), was, "the condition of the policy is not met: see which of its facts differ")
+}
+
+// AsksRegistry reports whether a rule of the tree of reasons rests on what the
+// registry says of an image: it fails for facts that hold none yet.
+func AsksRegistry(rule string) bool {
+	return rule == "bind.revision_label" || rule == "when" || strings.HasSuffix(rule, ".when")
 }
 
 // each holds one rule against every artifact. If all pass it is one leaf, else
 // a node with those that do not.
-func each(rule string, images []signing.Image, wanted string, check func(signing.Artifact) *signing.Reason) signing.Reason {
+func each(rule string, images []signing.Image, wanted string, check func(signing.Image) *signing.Reason) signing.Reason {
 	var bad []signing.Reason
 	failed := 0
 	for _, img := range images {
-		why := check(img.Artifact)
+		why := check(img)
 		if why == nil {
 			continue
 		}

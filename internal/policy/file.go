@@ -32,23 +32,27 @@ const (
 // apiVersion is the one version of the form below.
 const apiVersion = "sealwright.dev/v1"
 
-// The form of a policy file. A field of type config.Raw is a known word that
-// this version cannot evaluate: it makes every evaluation deny.
+// The form of a policy file, of a project or a base. A field of type config.Raw
+// is a known word that this version cannot evaluate: it makes every evaluation
+// deny.
 type document struct {
 	APIVersion   string           `yaml:"apiVersion"`
 	Project      string           `yaml:"project"`
-	Extends      config.Raw       `yaml:"extends"`
+	Base         string           `yaml:"base"` // in place of project
+	Extends      string           `yaml:"extends"`
 	Repositories []repository     `yaml:"repositories"`
 	Policies     map[string]rules `yaml:"policies"`
 }
 
 type repository struct {
-	Forge   string     `yaml:"forge" json:"forge"`
-	Name    string     `yaml:"name" json:"name,omitempty"`
-	ID      string     `yaml:"id" json:"id"`
-	OwnerID string     `yaml:"owner_id" json:"owner_id,omitempty"`
-	Group   config.Raw `yaml:"group" json:"group,omitzero"`
-	Images  []string   `yaml:"images" json:"images"`
+	Forge   string `yaml:"forge" json:"forge"`
+	Name    string `yaml:"name" json:"name,omitempty"`
+	ID      string `yaml:"id" json:"id,omitempty"`
+	OwnerID string `yaml:"owner_id" json:"owner_id,omitempty"`
+	// Owner or Group, in place of Name: every repository directly below it.
+	Owner  string   `yaml:"owner" json:"owner,omitempty"`
+	Group  string   `yaml:"group" json:"group,omitempty"`
+	Images []string `yaml:"images" json:"images"`
 }
 
 // rules is one entry below `policies:`. The json names are those of its
@@ -56,20 +60,38 @@ type repository struct {
 type rules struct {
 	Mode      string     `yaml:"mode" json:"-"` // "enforce", or "log" which is unavailable
 	Tags      []string   `yaml:"tags" json:"tags,omitempty"`
+	Bind      *bind      `yaml:"bind" json:"bind,omitempty"`
 	Origin    *origin    `yaml:"origin" json:"origin"`
+	Freeze    []interval `yaml:"freeze" json:"freeze,omitempty"`
 	Sign      []step     `yaml:"sign" json:"sign"`
 	When      string     `yaml:"when" json:"when,omitempty"`
-	Bind      config.Raw `yaml:"bind" json:"-"`
 	Approvals config.Raw `yaml:"approvals" json:"-"`
-	Freeze    config.Raw `yaml:"freeze" json:"-"`
 	Publish   config.Raw `yaml:"publish" json:"-"`
+
+	baseWhen []string // conditions of the bases: all of them have to hold
 }
+
+// interval is FIRST-DAY/LAST-DAY or a day, which YAML takes for a date.
+type interval string
+
+// UnmarshalText keeps the text as it is; parseWindow reads it.
+func (i *interval) UnmarshalText(text []byte) error { *i = interval(text); return nil }
+
+// bind ties what is signed closer to the build that asks.
+type bind struct {
+	DigestsOnly   *bool      `yaml:"digests_only" json:"digests_only,omitempty"`
+	RevisionLabel *bool      `yaml:"revision_label" json:"revision_label,omitempty"`
+	Attestation   config.Raw `yaml:"attestation" json:"-"` // needs the forge
+}
+
+// given is the value of a switch that is off unless it is written as true.
+func given(b *bool) bool { return b != nil && *b }
 
 type origin struct {
 	Refs []string `yaml:"refs" json:"refs"`
 	// RefProtected is demanded unless it is written as false.
 	RefProtected *bool             `yaml:"ref_protected" json:"ref_protected,omitempty"`
-	Reruns       string            `yaml:"reruns" json:"reruns,omitempty"` // "deny" (default), "allow"; "attach" is unavailable
+	Reruns       string            `yaml:"reruns" json:"reruns,omitempty"` // "deny" (default), "attach", "allow"
 	Environment  string            `yaml:"environment" json:"environment,omitempty"`
 	GitHub       *github           `yaml:"github" json:"github,omitempty"`
 	GitLab       *gitlab           `yaml:"gitlab" json:"gitlab,omitempty"`
@@ -102,7 +124,7 @@ type gitlab struct {
 	Config               string     `yaml:"config" json:"config,omitempty"` // path of the CI configuration
 	RunnerIDs            []int64    `yaml:"runner_ids" json:"runner_ids,omitempty"`
 	RunnerEnvironment    string     `yaml:"runner_environment" json:"runner_environment,omitempty"`
-	EnvironmentProtected bool       `yaml:"environment_protected" json:"environment_protected,omitempty"`
+	EnvironmentProtected *bool      `yaml:"environment_protected" json:"environment_protected,omitempty"`
 	Variables            config.Raw `yaml:"variables" json:"-"`
 }
 
@@ -158,17 +180,15 @@ func (p rules) unavailable() []unavailable {
 			out = append(out, unavailable{Path: path, Value: r})
 		}
 	}
-	if p.Mode == "log" {
+	if p.Mode == modeLog {
 		out = append(out, unavailable{Path: "mode", Word: "mode: log"})
 	}
-	add("bind", p.Bind)
+	if p.Bind != nil {
+		add("bind.attestation", p.Bind.Attestation)
+	}
 	add("approvals", p.Approvals)
-	add("freeze", p.Freeze)
 	add("publish", p.Publish)
 	if o := p.Origin; o != nil {
-		if o.Reruns == "attach" {
-			out = append(out, unavailable{Path: "origin.reruns", Word: "reruns: attach"})
-		}
 		add("origin.verify", o.Verify)
 		add("origin.reachable_from", o.ReachableOf)
 		add("origin.human", o.Human)

@@ -5,16 +5,16 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/sealwright/sealwright/internal/config"
-	"github.com/sealwright/sealwright/internal/signing"
 )
 
 var (
 	reName    = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?$`)
 	reForge   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?$`)
 	reRepo    = regexp.MustCompile(`^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$`)
+	reGroup   = regexp.MustCompile(`^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*$`)
+	reOwner   = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
 	reID      = regexp.MustCompile(`^[A-Za-z0-9._{}-]{1,100}$`)
 	reKey     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	reSHA     = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
@@ -28,6 +28,9 @@ var (
 )
 
 const (
+	modeEnforce = "enforce"
+	modeLog     = "log"
+
 	rerunsDeny   = "deny"
 	rerunsAllow  = "allow"
 	rerunsAttach = "attach"
@@ -39,6 +42,9 @@ const (
 	formatBundle = "bundle"
 	optionFormat = "format" // of a compiled step, where it is not legacy
 )
+
+// rerunsWords are the words of `reruns`, the strictest first.
+var rerunsWords = []string{rerunsDeny, rerunsAttach, rerunsAllow}
 
 // cosignFormats are the words of `formats`, in the order in which they are signed.
 var cosignFormats = []string{formatLegacy, formatBundle}
@@ -74,8 +80,16 @@ type loader struct {
 	set        *Set
 	conditions *conditions
 	problems   config.Problems
+	bases      map[string]*baseline
+	projects   []parsed
 	claims     []claim
 	rows       int
+}
+
+// parsed is the file of a project, before its bases are known.
+type parsed struct {
+	scope    scope
+	document document
 }
 
 // scope reports problems below one path of one file.
@@ -106,6 +120,7 @@ func (l *loader) fail(err error) {
 	l.problems = append(l.problems, config.Problem{Message: err.Error()})
 }
 
+// file reads one file, of a project or a base.
 func (l *loader) file(name string, data []byte) {
 	doc, err := config.Parse(name, data)
 	if err != nil {
@@ -122,7 +137,23 @@ func (l *loader) file(name string, data []byte) {
 	if d.APIVersion != apiVersion {
 		s.add("apiVersion", "must be %q", apiVersion)
 	}
-	pr := &project{name: d.Project, doc: doc, policies: map[string]*Policy{}}
+	switch {
+	case d.Base != "" && d.Project != "":
+		s.add("base", "a file is a project or a base: take one of the two out")
+	case d.Base == "":
+		l.projects = append(l.projects, parsed{s, d})
+	case !reName.MatchString(d.Base):
+		s.add("base", "a base needs a name of 1 to 63 lower-case letters, digits, - and _")
+	case l.bases[d.Base] != nil:
+		s.add("base", "base %s has another file already; a base is one file", d.Base)
+	default:
+		l.bases[d.Base] = &baseline{name: d.Base, scope: s, document: d}
+	}
+}
+
+// project checks the file of a project and adds it to the set.
+func (l *loader) project(s scope, d document) {
+	pr := &project{name: d.Project, doc: s.doc, policies: map[string]*Policy{}}
 	switch {
 	case !reName.MatchString(d.Project):
 		s.add("project", "a project needs a name of 1 to 63 lower-case letters, digits, - and _")
@@ -130,9 +161,6 @@ func (l *loader) file(name string, data []byte) {
 		s.add("project", "project %q has another file already; a project is one file", d.Project)
 	default:
 		l.set.projects[d.Project] = pr
-	}
-	if !d.Extends.IsZero() {
-		pr.unavailable = append(pr.unavailable, unavailable{Path: "extends", Value: d.Extends})
 	}
 	if len(d.Repositories) == 0 {
 		s.add("repositories", "a project needs at least one repository with the images it may sign")
@@ -144,158 +172,95 @@ func (l *loader) file(name string, data []byte) {
 		s.add("policies", "a project has 1 to %d policies, found %d", MaxPolicies, len(d.Policies))
 		return
 	}
+	var from *baseline
+	if d.Extends != "" {
+		from = l.base(s, d.Extends)
+	}
 	for _, pname := range slices.Sorted(maps.Keys(d.Policies)) {
 		ps := s.at("policies").at(pname)
 		if !reName.MatchString(pname) {
 			ps.add("", "the name of a policy is 1 to 63 lower-case letters, digits, - and _")
 			continue
 		}
-		pr.policies[pname] = l.policy(ps, pr, pname, d.Policies[pname])
+		r := d.Policies[pname]
+		l.words(ps, r)
+		if d.Extends != "" {
+			if from == nil {
+				continue // the base cannot be read: what it leaves is unknown
+			}
+			r = l.inherit(ps, inherited{rules: r}, from, pname).rules
+		}
+		l.whole(ps, r)
+		pr.policies[pname] = l.compile(pr, pname, r)
 	}
 }
 
-func (l *loader) repository(s scope, pr *project, r repository) {
-	if l.rows++; l.rows > MaxRepositories {
-		if l.rows == MaxRepositories+1 {
-			s.add("", "more than %d repositories in all files", MaxRepositories)
+// compile makes a policy of rules that were checked. What does not compile was
+// reported where it is written.
+func (l *loader) compile(pr *project, name string, r rules) *Policy {
+	p := &Policy{set: l.set, project: pr, name: name, rules: r, unavailable: r.unavailable()}
+	quiet := scope{l: &loader{}, doc: pr.doc}
+	p.tags = compileList(quiet, r.Tags)
+	if r.Origin != nil {
+		p.refs = compileList(quiet, r.Origin.Refs)
+	}
+	for _, text := range r.Freeze {
+		if w, err := parseWindow(text); err == nil {
+			p.freeze = append(p.freeze, w)
 		}
-		return
 	}
-	if !r.Group.IsZero() {
-		// Its name and images follow from the subtree: nothing else to check yet.
-		pr.unavailable = append(pr.unavailable, unavailable{Path: s.path + ".group", Value: r.Group})
-		return
-	}
-	row := &row{repository: r, path: s.path, project: pr}
-	if !reForge.MatchString(r.Forge) {
-		s.add("forge", "must be the lower-case host of a forge, such as github.com")
-	}
-	if !validRepository(r.Name) {
-		s.add("name", "must be OWNER/NAME as the forge writes it")
-	}
-	if !reID.MatchString(r.ID) {
-		s.add("id", "must be the forge's id of the repository, in quotes: names can be taken over, ids cannot")
-	}
-	if r.OwnerID != "" && !reID.MatchString(r.OwnerID) {
-		s.add("owner_id", "must be the forge's id of the owner, in quotes")
-	}
-	if len(r.Images) == 0 || len(r.Images) > MaxImages {
-		s.add("images", "a repository has 1 to %d images, found %d", MaxImages, len(r.Images))
-	}
-	for i, text := range r.Images[:min(len(r.Images), MaxImages)] {
-		p, err := compileImage(text)
-		if err != nil {
-			s.at("images").index(i).add("", "%v", err)
+	for i, text := range append([]string{r.When}, r.baseWhen...) {
+		if text == "" {
 			continue
 		}
-		row.images = append(row.images, p)
-		l.claims = append(l.claims, claim{p, row, i})
-		if p.re == nil {
-			l.set.literals[p.text] = append(l.set.literals[p.text], row)
-		} else {
-			l.set.globs = append(l.set.globs, claim{p, row, i})
+		rule := "when"
+		if i > 0 {
+			rule = "extends.when"
+		}
+		if c, err := l.conditions.compile(text); err == nil {
+			p.when = append(p.when, namedCondition{rule, text, c})
 		}
 	}
-	id, name := rowKey{r.Forge, r.ID}, rowKey{r.Forge, fold(r.Name)}
-	if other := l.set.rows[id]; other != nil {
-		s.add("id", "repository %s of %s is in project %s already, as %s", r.ID, r.Forge, other.project.name, other.Name)
-	} else if other := l.set.names[name]; other != nil {
-		s.add("name", "%s of %s is in project %s already, with id %s", r.Name, r.Forge, other.project.name, other.ID)
-	}
-	l.set.rows[id], l.set.names[name] = row, row
-	pr.rows = append(pr.rows, row)
+	return p
 }
 
-// validRepository reports whether name is OWNER/NAME, or a GitLab path of groups.
-func validRepository(name string) bool {
-	return len(name) <= signing.MaxRepository && reRepo.MatchString(name)
-}
-
-// compileImage reads a repository name with its registry, in whose path globs
-// may stand. The registry is written out, in one way only, because it decides
-// who gets credentials and whether two projects mean the same image.
-func compileImage(text string) (pattern, error) {
-	if strings.HasPrefix(text, regexPrefix) {
-		return pattern{}, errors.New("an image is a name or a glob: whether regular expressions of two projects overlap cannot be told")
-	}
-	p, err := compileGlob(text)
-	if err != nil {
-		return pattern{}, err
-	}
-	host, path, _ := strings.Cut(text, "/")
-	sample := host + "/" + strings.ReplaceAll(path, "*", "x")
-	switch {
-	case strings.Contains(host, "*") || len(text) > signing.MaxRepository || signing.Repository(sample).Validate() != nil:
-		return pattern{}, errors.New("must be REGISTRY/PATH without tag or digest, such as registry.acme.dev/payments/web or registry.acme.dev/payments/*")
-	case host != fold(host) || strings.HasSuffix(host, ":443"):
-		return pattern{}, errors.New("write the registry in lower case and without the default port 443")
-	case host == "index.docker.io" || host == "registry-1.docker.io":
-		return pattern{}, errors.New("write docker.io for Docker Hub")
-	}
-	return p, nil
-}
-
-// maxComparisons bounds the search for overlaps: it is reached only by
-// thousands of globs that differ after their first wildcard alone.
-const maxComparisons = 1_000_000
-
-// overlaps reports image patterns that two projects share. Sorted by the text
-// before the first wildcard, every pattern whose text goes on from a's comes
-// directly after a.
-func (l *loader) overlaps() {
-	type key struct {
-		project *project
-		text    string
-	}
-	seen := map[key]bool{}
-	claims := slices.DeleteFunc(l.claims, func(c claim) bool {
-		k := key{c.row.project, c.pattern.text}
-		was := seen[k]
-		seen[k] = true
-		return was
-	})
-	slices.SortStableFunc(claims, func(a, b claim) int {
-		return strings.Compare(literal(a.pattern.text), literal(b.pattern.text))
-	})
-	compared := 0
-	for i, a := range claims {
-		prefix := literal(a.pattern.text)
-		for _, b := range claims[i+1:] {
-			if !strings.HasPrefix(literal(b.pattern.text), prefix) {
-				break
-			}
-			if compared++; compared > maxComparisons || len(l.problems) > config.MaxProblems {
-				l.problems = append(l.problems, a.row.project.doc.Problem(a.path(), "too many image patterns like %s to tell whether projects overlap: write more text before the first *", a.pattern.text))
-				return
-			}
-			if a.row.project != b.row.project && overlap(a.pattern.text, b.pattern.text) {
-				l.problems = append(l.problems, b.row.project.doc.Problem(b.path(), "%s overlaps with %s of project %s: an image belongs to one project", b.pattern.text, a.pattern.text, a.row.project.name))
-			}
-		}
-	}
-}
-
-func (l *loader) policy(s scope, pr *project, name string, r rules) *Policy {
-	p := &Policy{set: l.set, project: pr, name: name, rules: r}
-	if r.Mode != "" && r.Mode != "enforce" && r.Mode != "log" {
+// words checks what is written in a policy of a project or a base.
+func (l *loader) words(s scope, r rules) {
+	if r.Mode != "" && r.Mode != modeEnforce && r.Mode != modeLog {
 		s.add("mode", "must be enforce or log")
 	}
-	p.tags = compileList(s.at("tags"), r.Tags)
-	if r.Origin == nil {
-		s.add("origin", "a policy needs the rules that a build has to meet")
-	} else {
-		p.refs = l.origin(s.at("origin"), *r.Origin)
+	compileList(s.at("tags"), r.Tags)
+	if r.Origin != nil {
+		l.originWords(s.at("origin"), *r.Origin)
 	}
 	l.sign(s.at("sign"), r.Sign)
+	if len(r.Freeze) > MaxPatterns {
+		s.add("freeze", "%d intervals; at most %d are read", len(r.Freeze), MaxPatterns)
+	}
+	for i, text := range r.Freeze[:min(len(r.Freeze), MaxPatterns)] {
+		if _, err := parseWindow(text); err != nil {
+			s.at("freeze").index(i).add("", "%v", err)
+		}
+	}
 	if r.When != "" {
-		var err error
-		if p.when, err = l.conditions.compile(r.When); err != nil {
+		if _, err := l.conditions.compile(r.When); err != nil {
 			s.add("when", "%v", err)
 		}
 	}
-	// The project's own words: they deny all its policies.
-	p.unavailable = append(r.unavailable(), pr.unavailable...)
-	return p
+}
+
+// whole checks that a policy, with what it inherits, says everything that a
+// policy has to say, and asks no forge for what it cannot tell.
+func (l *loader) whole(s scope, r rules) {
+	switch {
+	case r.Origin == nil:
+		s.add("origin", "a policy needs the rules that a build has to meet")
+	default:
+		l.originWhole(s.at("origin"), *r.Origin, r)
+	}
+	if len(r.Sign) == 0 {
+		s.add("sign", "a policy signs in 1 to %d ways, found 0", MaxSteps)
+	}
 }
 
 func compileList(s scope, texts []string) patterns {
@@ -316,7 +281,7 @@ func compileList(s scope, texts []string) patterns {
 }
 
 func (l *loader) sign(s scope, steps []step) {
-	if len(steps) == 0 || len(steps) > MaxSteps {
+	if len(steps) > MaxSteps {
 		s.add("", "a policy signs in 1 to %d ways, found %d", MaxSteps, len(steps))
 		return
 	}

@@ -3,30 +3,20 @@ package policy
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // maxEnvironment bounds the name of a deployment environment: GitHub's limit.
 const maxEnvironment = 255
 
-// origin checks the rules on where a build comes from, and compiles its refs.
-func (l *loader) origin(s scope, o origin) patterns {
-	if len(o.Refs) == 0 {
-		s.add("refs", `a policy lists the refs it trusts, such as refs/heads/main; "**" is every ref`)
-	}
-	switch o.Reruns {
-	case "", rerunsAllow, rerunsAttach:
-	case rerunsDeny:
-		if o.GitLab != nil {
-			s.add("reruns", "GitLab's token does not number attempts: leave `reruns` out (GitHub's are denied by default), or move gitlab to a policy of its own")
-		}
-	default:
+// originWords checks what is written about where a build comes from.
+func (l *loader) originWords(s scope, o origin) {
+	compileList(s.at("refs"), o.Refs)
+	if o.Reruns != "" && !slices.Contains(rerunsWords, o.Reruns) {
 		s.add("reruns", "must be deny (the default), attach or allow")
 	}
 	if len(o.Environment) > maxEnvironment {
 		s.add("environment", "must be a name of at most %d characters", maxEnvironment)
-	}
-	if o.GitHub == nil && o.GitLab == nil && len(o.Custom) == 0 {
-		s.add("", "needs github, gitlab or custom with the events that are trusted: without one no build is allowed")
 	}
 	if o.GitHub != nil {
 		l.github(s.at("github"), *o.GitHub)
@@ -36,20 +26,37 @@ func (l *loader) origin(s scope, o origin) patterns {
 	}
 	for _, kind := range slices.Sorted(maps.Keys(o.Custom)) {
 		at := s.at("custom").at(kind)
-		if !reKind.MatchString(kind) || kind == kindGitHub || kind == kindGitLab {
-			at.add("", "must be the kind that a custom issuer's row names, other than github and gitlab")
+		if !reKind.MatchString(kind) || slices.Contains(builtInKinds(), kind) {
+			at.add("", "must be the kind that a custom issuer's row names, other than %s", oneOf(builtInKinds()))
 		}
 		events(at.at("events"), o.Custom[kind].Events, nil)
 	}
-	return compileList(s.at("refs"), o.Refs)
+}
+
+// originWhole checks that the rules on where a build comes from are complete.
+func (l *loader) originWhole(s scope, o origin, r rules) {
+	if len(o.Refs) == 0 {
+		s.add("refs", `a policy lists the refs it trusts, such as refs/heads/main; "**" is every ref`)
+	}
+	kinds := slices.Compact(o.kinds())
+	if len(kinds) == 0 {
+		s.add("", "needs github, gitlab or custom with the events that are trusted: without one no build is allowed")
+	}
+	for _, kind := range kinds {
+		at := scope{l: s.l, doc: s.doc, path: strings.TrimSuffix(s.path, "origin") + kindPath(kind)}
+		if len(o.events(kind)) == 0 {
+			at.add("events", "the events that are trusted must be listed: only the event tells a push from what looks like one, such as GitHub's pull_request_target")
+		}
+		l.answers(s, kind, o, r)
+	}
+	if o.GitHub != nil && o.GitHub.Builder != nil && o.GitHub.Builder.Path == "" {
+		s.add("github.builder.path", "must be the path of a workflow file, such as .github/workflows/container.yml")
+	}
 }
 
 // events checks an allow-list of build events; known is nil where any name may
-// be an event. There is no default: what may sign is written down.
+// be an event.
 func events(s scope, list, known []string) {
-	if len(list) == 0 {
-		s.add("", "the events that are trusted must be listed: only the event tells a push from what looks like one, such as GitHub's pull_request_target")
-	}
 	if len(list) > MaxPatterns {
 		s.add("", "%d events; at most %d are read", len(list), MaxPatterns)
 		return
@@ -76,7 +83,7 @@ func (l *loader) github(s scope, g github) {
 	if b == nil {
 		return
 	}
-	if !reWorkDir.MatchString(b.Path) {
+	if b.Path != "" && !reWorkDir.MatchString(b.Path) {
 		s.add("builder.path", "must be the path of a workflow file, such as .github/workflows/container.yml")
 	}
 	if b.Repository != "" && !validRepository(b.Repository) {

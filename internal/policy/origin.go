@@ -12,12 +12,6 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// The kinds of signing.Origin that have rules of their own.
-const (
-	kindGitHub = "github"
-	kindGitLab = "gitlab"
-)
-
 // origin holds the origin of a build against the policy's rules.
 func (p *Policy) origin(o signing.Origin) signing.Reason {
 	rules := p.rules.Origin
@@ -62,22 +56,6 @@ func (p *Policy) origin(o signing.Origin) signing.Reason {
 	return node("origin", children...)
 }
 
-// kinds lists the kinds of forge that the rules are for.
-func (o origin) kinds() []string {
-	var out []string
-	if o.GitHub != nil {
-		out = append(out, kindGitHub)
-	}
-	if o.GitLab != nil {
-		out = append(out, kindGitLab)
-	}
-	for kind := range o.Custom {
-		out = append(out, kind)
-	}
-	slices.Sort(out)
-	return out
-}
-
 // reruns denies repeated attempts of a run by default: anyone who may write can
 // start one a month later, with the claims of the first.
 func (p *Policy) reruns(o signing.Origin) signing.Reason {
@@ -91,6 +69,10 @@ func (p *Policy) reruns(o signing.Origin) signing.Reason {
 		return leaf(rule, true, "any attempt", was, "")
 	case o.Kind == kindGitLab && was == "":
 		return leaf(rule, true, "the first attempt", "GitLab does not number attempts: a retried job is a new job", "")
+	}
+	if p.rules.Origin.Reruns == rerunsAttach {
+		// Submit has looked for that request: here there is none.
+		return leaf(rule, o.RunAttempt == "1", "the first attempt of a run, or one that asks for what an earlier attempt asked for", was, "start a new run: no earlier attempt of this run has submitted the same")
 	}
 	return leaf(rule, o.RunAttempt == "1", "the first attempt of a run", was, "start a new run instead of re-running this one, or write `reruns: allow`")
 }
@@ -192,7 +174,7 @@ func gitlabRules(o signing.Origin, g gitlab) signing.Reason {
 	if g.RunnerEnvironment != "" {
 		children = append(children, runnerLeaf(path+".runner_environment", o, g.RunnerEnvironment))
 	}
-	if g.EnvironmentProtected {
+	if given(g.EnvironmentProtected) {
 		was := "protected"
 		if !o.EnvironmentProtected {
 			was = "not protected, or the token does not say"

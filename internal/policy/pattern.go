@@ -179,3 +179,35 @@ func overlap(globA, globB string) bool {
 	}
 	return above[len(b)]
 }
+
+// contains reports whether every text that narrow matches is matched by wide. A
+// yes is certain; for what cannot be told, as for different regular expressions,
+// the answer is no.
+func contains(wide, narrow string) bool {
+	switch {
+	case wide == narrow, wide == "**":
+		return true
+	case strings.HasPrefix(wide, regexPrefix), strings.HasPrefix(narrow, regexPrefix):
+		return false
+	}
+	// wide is matched against narrow as if its wildcards were characters: what a
+	// wildcard of wide takes, it takes whatever stands there.
+	a, b := tokens(wide), tokens(narrow)
+	above, row := make([]bool, len(b)+1), make([]bool, len(b)+1)
+	for i := 0; i <= len(a); i++ {
+		for j := 0; j <= len(b); j++ {
+			switch {
+			case i == 0:
+				row[j] = j == 0
+			case a[i-1] == doubleStar:
+				row[j] = above[j] || j > 0 && row[j-1]
+			case a[i-1] == star:
+				row[j] = above[j] || j > 0 && row[j-1] && b[j-1] != '/' && b[j-1] != doubleStar
+			default:
+				row[j] = j > 0 && above[j-1] && a[i-1] == b[j-1]
+			}
+		}
+		above, row = row, above
+	}
+	return above[len(b)]
+}

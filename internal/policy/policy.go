@@ -14,6 +14,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -30,38 +31,20 @@ type Set struct {
 	projects map[string]*project
 	rows     map[rowKey]*row
 	names    map[rowKey]*row // by forge and folded name
+	// owners and ownerNames are the same for rows about an owner or a group.
+	owners, ownerNames map[rowKey]*row
+
 	literals map[string][]*row
 	globs    []claim
 	digest   signing.Digest
 }
 
-// rowKey is a forge and, on it, a repository id or name.
-type rowKey struct{ forge, key string }
-
 type project struct {
-	name        string
-	doc         *config.Document
-	rows        []*row
-	policies    map[string]*Policy
-	unavailable []unavailable
+	name     string
+	doc      *config.Document
+	rows     []*row
+	policies map[string]*Policy
 }
-
-// row is a repository with the images it may sign.
-type row struct {
-	repository
-	path    string // "repositories[3]"
-	project *project
-	images  patterns
-}
-
-// claim is one image pattern of a row.
-type claim struct {
-	pattern pattern
-	row     *row
-	index   int
-}
-
-func (c claim) path() string { return config.Index(c.row.path+".images", c.index) }
 
 // Policy is one signing policy of a project, compiled.
 type Policy struct {
@@ -71,7 +54,8 @@ type Policy struct {
 	rules       rules
 	refs        patterns
 	tags        patterns
-	when        *condition
+	freeze      []window
+	when        []namedCondition
 	unavailable []unavailable
 	digest      signing.Digest
 }
@@ -87,7 +71,7 @@ func IsTest(path string) bool {
 // rules that would never or always hold, a repository in two rows, an image
 // that two projects claim.
 func Load(files map[string][]byte) (*Set, error) {
-	l := loader{set: &Set{projects: map[string]*project{}, rows: map[rowKey]*row{}, names: map[rowKey]*row{}, literals: map[string][]*row{}}}
+	l := loader{bases: map[string]*baseline{}, set: &Set{projects: map[string]*project{}, rows: map[rowKey]*row{}, names: map[rowKey]*row{}, owners: map[rowKey]*row{}, ownerNames: map[rowKey]*row{}, literals: map[string][]*row{}}}
 	total := 0
 	for _, data := range files {
 		total += len(data)
@@ -108,6 +92,12 @@ func Load(files map[string][]byte) (*Set, error) {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		l.file(name, files[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(l.bases)) {
+		l.base(l.bases[name].scope, name)
+	}
+	for _, p := range l.projects {
+		l.project(p.scope, p.document)
+	}
 	l.overlaps()
 	if err := l.problems.Err(); err != nil {
 		return nil, err
@@ -127,10 +117,13 @@ func (s *Set) seal() error {
 	var all []entry
 	for _, name := range slices.Sorted(maps.Keys(s.projects)) {
 		pr := s.projects[name]
+		rows, err := pr.canonicalRows()
+		if err != nil {
+			return err
+		}
 		for _, pname := range slices.Sorted(maps.Keys(pr.policies)) {
 			p := pr.policies[pname]
-			var err error
-			if p.digest, err = p.canonical(); err != nil {
+			if p.digest, err = p.canonical(rows); err != nil {
 				return err
 			}
 			all = append(all, entry{name, pname, p.digest})
@@ -144,26 +137,37 @@ func (s *Set) seal() error {
 	return nil
 }
 
-// canonical returns the digest of the policy's canonical form: the project's
-// repositories and this policy's rules as JSON, lists without order sorted.
-func (p *Policy) canonical() (signing.Digest, error) {
-	form := struct {
-		Format       string        `json:"format"`
-		Project      string        `json:"project"`
-		Policy       string        `json:"policy"`
-		Repositories []repository  `json:"repositories"`
-		Rules        rules         `json:"rules"`
-		Unavailable  []unavailable `json:"unavailable,omitempty"`
-	}{apiVersion, p.project.name, p.name, nil, p.rules.sorted(), p.unavailable}
-	for _, r := range p.project.rows {
+// canonicalRows returns the project's repositories in canonical form.
+func (pr *project) canonicalRows() (json.RawMessage, error) {
+	out := make([]repository, 0, len(pr.rows))
+	for _, r := range pr.rows {
 		c := r.repository
 		c.Images = sortedSet(c.Images)
-		form.Repositories = append(form.Repositories, c)
+		out = append(out, c)
 	}
-	slices.SortFunc(form.Repositories, func(a, b repository) int {
-		return strings.Compare(a.Forge+"\x00"+a.ID, b.Forge+"\x00"+b.ID)
+	slices.SortFunc(out, func(a, b repository) int {
+		return cmp.Or(strings.Compare(a.Forge, b.Forge), strings.Compare(a.ID, b.ID), strings.Compare(a.OwnerID, b.OwnerID), strings.Compare(a.Owner, b.Owner), strings.Compare(a.Group, b.Group))
 	})
-	raw, err := json.Marshal(form)
+	raw, err := json.Marshal(out)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the repositories of %s: %w", pr.name, err)
+	}
+	return raw, nil
+}
+
+// canonical returns the digest of the policy's canonical form: the project's
+// repositories and this policy's rules, with what they inherit, as JSON, lists
+// without order sorted.
+func (p *Policy) canonical(rows json.RawMessage) (signing.Digest, error) {
+	raw, err := json.Marshal(struct {
+		Format       string          `json:"format"`
+		Project      string          `json:"project"`
+		Policy       string          `json:"policy"`
+		Repositories json.RawMessage `json:"repositories"`
+		Rules        rules           `json:"rules"`
+		BaseWhen     []string        `json:"base_when,omitempty"`
+		Unavailable  []unavailable   `json:"unavailable,omitempty"`
+	}{apiVersion, p.project.name, p.name, rows, p.rules.sorted(), p.rules.baseWhen, p.unavailable})
 	if err != nil {
 		return "", fmt.Errorf("encoding policy %s/%s: %w", p.project.name, p.name, err)
 	}
@@ -173,7 +177,12 @@ func (p *Policy) canonical() (signing.Digest, error) {
 // sorted returns a copy of p whose unordered lists are sorted sets. The order of
 // sign is kept: it is that of the Tasks.
 func (p rules) sorted() rules {
-	p.Tags = sortedSet(p.Tags)
+	p.Tags, p.Freeze = sortedSet(p.Tags), sortedSet(p.Freeze)
+	if b := p.Bind; b != nil {
+		if p.Bind = (&bind{DigestsOnly: onlyTrue(b.DigestsOnly), RevisionLabel: onlyTrue(b.RevisionLabel)}); *p.Bind == (bind{}) {
+			p.Bind = nil
+		}
+	}
 	p.Sign = slices.Clone(p.Sign)
 	for i := range p.Sign {
 		s := &p.Sign[i]
@@ -202,6 +211,7 @@ func (p rules) sorted() rules {
 		g := *o.GitLab
 		g.Events = sortedSet(g.Events)
 		g.RunnerIDs = slices.Compact(slices.Sorted(slices.Values(g.RunnerIDs)))
+		g.EnvironmentProtected = onlyTrue(g.EnvironmentProtected)
 		o.GitLab = &g
 	}
 	o.Custom = maps.Clone(o.Custom)
@@ -212,7 +222,15 @@ func (p rules) sorted() rules {
 	return p
 }
 
-func sortedSet(l []string) []string { return slices.Compact(slices.Sorted(slices.Values(l))) }
+// onlyTrue makes a switch that is off the same as one that is not written.
+func onlyTrue(b *bool) *bool {
+	if given(b) {
+		return b
+	}
+	return nil
+}
+
+func sortedSet[T ~string](l []T) []T { return slices.Compact(slices.Sorted(slices.Values(l))) }
 
 // Digest identifies everything that was loaded, independent of formatting and
 // of how it is spread over files.
@@ -244,8 +262,8 @@ func (s *Set) Policy(project, policy string) (*Policy, bool) {
 // is looked up by forge and repository id. The error is Denied if there is none.
 // That a policy is found allows nothing: Evaluate decides.
 func (s *Set) Find(o signing.Origin, policy string) (*Policy, error) {
-	r, ok := s.rows[rowKey{o.Forge, o.SourceRepositoryIdentifier}]
-	if !ok {
+	r := s.row(o)
+	if r == nil {
 		why := s.unknown(o)
 		return nil, &signing.Error{Code: signing.Denied, Message: "no project has the repository of this build", Expected: why.Wanted, Found: why.Found, Fix: why.Fix}
 	}
@@ -268,6 +286,21 @@ func (s *Set) unknown(o signing.Origin) signing.Reason {
 		why.Wanted = fmt.Sprintf("%s with id %s", r.Name, r.ID)
 		why.Found = fmt.Sprintf("the same name with another id, %s", found(o.SourceRepositoryIdentifier))
 		why.Fix = "the name was taken over by another repository, or the repository was made anew: only if it is the right one, update its id in the policy file"
+		return why
+	}
+	for name := above(o.SourceRepository); name != ""; name = above(name) {
+		r, ok := s.ownerNames[rowKey{o.Forge, fold(name)}]
+		if !ok {
+			continue
+		}
+		rowName, id := r.owner()
+		why.Wanted = fmt.Sprintf("a repository directly in %s with id %s", rowName, id)
+		if name != above(o.SourceRepository) {
+			why.Fix = "the token states the id of the group directly above the repository only: give the group " + above(o.SourceRepository) + " a row of its own"
+			return why
+		}
+		why.Found = fmt.Sprintf("the same name with another id, %s", found(o.SourceRepositoryOwnerIdentifier))
+		why.Fix = "the name was taken over, or the owner was made anew: only if it is the right one, update its id in the policy file"
 		return why
 	}
 	return why
@@ -293,10 +326,15 @@ func (p *Policy) Steps() []signing.Step {
 	return out
 }
 
+// Attaches reports whether a re-run may attach to the request of an earlier
+// attempt of its run.
+func (p *Policy) Attaches() bool { return p.rules.Origin.Reruns == rerunsAttach }
+
 // NeedsManifests reports whether what is below an index has to be known: a step
-// signs it, or the condition mentions it.
+// signs it, a condition mentions it, or the revision of each image is compared.
 func (p *Policy) NeedsManifests() bool {
-	return slices.ContainsFunc(p.rules.Sign, func(s step) bool { return s.Recursive }) || strings.Contains(p.rules.When, "manifests")
+	return slices.ContainsFunc(p.rules.Sign, func(s step) bool { return s.Recursive }) ||
+		slices.ContainsFunc(p.when, func(c namedCondition) bool { return strings.Contains(c.text, "manifests") }) || p.rules.Bind != nil && given(p.rules.Bind.RevisionLabel)
 }
 
 // Problem returns a problem with a rule of this policy, "sign[0].key", with its

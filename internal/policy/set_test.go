@@ -81,6 +81,7 @@ func TestDigestIsIndependentOfFormattingAndOfOtherPolicies(t *testing.T) {
 		"default written out":   strings.Replace(strict, "      environment:", "      reruns: deny\n      environment:", 1),
 		"default left out":      strings.Replace(strict, "      ref_protected: true\n", "", 1),
 		"format written out":    strings.Replace(strict, "key: archive-ec", "key: archive-ec, formats: [legacy], recursive: false", 1),
+		"switches off":          strings.Replace(strict, "    tags:", "    bind: {digests_only: false, revision_label: false}\n    tags:", 1),
 		"mode written out":      strings.Replace(strict, "    tags:", "    mode: enforce\n    tags:", 1),
 		"other policy changed":  strings.Replace(strict, "test-ec", "other-ec", 1),
 		"other policy gone":     strict[:strings.Index(strict, "  test:")],
@@ -105,13 +106,14 @@ func TestDigestChangesWithEveryRule(t *testing.T) {
 	base := load(t, strict)
 	seen := map[signing.Digest]string{release(t, base).Digest(): "unchanged"}
 	for _, c := range [][2]string{
-		{`project: payments`, `project: payments` + "\nextends: base"}, {`"74"`, `"76"`}, {`owner_id: "65"`, `owner_id: "66"`}, {"name: acme/payments-web", "name: acme/payments-site"},
+		{`"74"`, `"76"`}, {`owner_id: "65"`, `owner_id: "66"`}, {"name: acme/payments-web", "name: acme/payments-site"},
 		{"forge: github.com, name: acme/payments-web", "forge: ghe.acme.dev, name: acme/payments-web"}, {`"registry.acme.dev/payments/web"`, `"registry.acme.dev/payments/web", "registry.acme.dev/payments/x"`},
 		{`"v*"`, `"w*"`}, {"refs/heads/main", "refs/heads/trunk"}, {"ref_protected: true", "ref_protected: false"}, {"ref_protected: true", "reruns: allow"},
 		{"ref_protected: true", "verify: {run: true}"}, {"ref_protected: true", "verify: {run: false}"}, {"ref_protected: true", "reruns: attach"},
 		{"environment: production", "environment: staging"}, {"[push, release]", "[push]"}, {"release.yml", "publish.yml"}, {"runner_environment: github-hosted", "runner_environment: self-hosted"},
 		{"runner_environment: github-hosted", "builder: {path: .github/workflows/c.yml}"}, {"runner_environment: github-hosted", "runner_groups: [a]"},
-		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    tags:"}, {"    tags:", "    approvals: {}\n    tags:"},
+		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    tags:"}, {"    tags:", "    freeze: [2026-12-24]\n    tags:"}, {"    tags:", "    bind: {digests_only: true}\n    tags:"}, {"    tags:", "    bind: {revision_label: true}\n    tags:"},
+		{"    tags:", "    approvals: {}\n    tags:"},
 		{"key: archive-ec", "key: archive-ec, recursive: true"}, {"key: archive-ec", "key: archive-ec, formats: [legacy, bundle]"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {forgejo: {events: [push]}}\n      github:"},
 		{"method: cosign, key: archive-ec", "method: notation, key: archive-ec"}, {"key: archive-ec", "key: archive-ec, formats: [bundle]"},
 	} {
@@ -224,7 +226,11 @@ func TestTheOutlineOfTheDesignLoadsAndDeniesWithEveryWordThatIsNotBuilt(t *testi
 	if err != nil {
 		t.Fatal(err)
 	}
-	effect, why := release(t, load(t, string(text))).Evaluate(strictFacts(t))
+	base, err := os.ReadFile("testdata/outline-base.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	effect, why := release(t, load(t, string(text), string(base))).Evaluate(strictFacts(t))
 	if effect != signing.Deny {
 		t.Fatal("allowed")
 	}
@@ -235,7 +241,7 @@ func TestTheOutlineOfTheDesignLoadsAndDeniesWithEveryWordThatIsNotBuilt(t *testi
 		}
 	}
 	slices.Sort(got)
-	want := []string{"approvals", "bind", "extends", "freeze", "origin.github.builder.repository_id", "origin.github.runner_groups", "origin.gitlab.variables", "origin.reachable_from", "origin.reruns", "origin.verify", "repositories[1].group", "sign[1].method"}
+	want := []string{"approvals", "origin.github.builder.repository_id", "origin.github.runner_groups", "origin.gitlab.variables", "origin.reachable_from", "origin.verify", "sign[1].method"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -101,10 +101,15 @@ func anchored(a *cel.Ast) error {
 	return nil
 }
 
-// holds reports whether the condition is true of f. Every error means no, and
+// factsOf returns f as conditions see it.
+func factsOf(f signing.Facts) map[string]any {
+	return map[string]any{"facts": plain(reflect.ValueOf(f))}
+}
+
+// holds reports whether the condition is true of facts. Every error means no, and
 // is text for the reason.
-func (c *condition) holds(f signing.Facts) (bool, error) {
-	out, _, err := c.program.Eval(map[string]any{"facts": plain(reflect.ValueOf(f))})
+func (c *condition) holds(facts map[string]any) (bool, error) {
+	out, _, err := c.program.Eval(facts)
 	if err != nil {
 		return false, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/facts"
@@ -27,8 +26,8 @@ func (d *drive) decide(ctx context.Context) error {
 	for _, a := range r.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
-	// `when` may ask for labels, which only the registry knows; every other
-	// rule that fails now would fail then.
+	// Some rules ask for labels, which only the registry knows; every other
+	// that fails now would fail then.
 	if effect, reasons := p.Evaluate(f); effect == signing.Deny && failsBefore(reasons) {
 		return d.deny(ctx, reasons, nil)
 	}
@@ -69,10 +68,10 @@ func (d *drive) decide(ctx context.Context) error {
 	return d.deny(ctx, reasons, nil)
 }
 
-// failsBefore reports whether a leaf other than of `when` fails.
+// failsBefore reports whether a rule fails that does not rest on the registry.
 func failsBefore(reasons signing.Reason) bool {
 	for _, leaf := range reasons.Failures() {
-		if leaf.Rule != "when" && !strings.HasSuffix(leaf.Rule, ".when") {
+		if !policy.AsksRegistry(leaf.Rule) {
 			return true
 		}
 	}
@@ -195,6 +194,9 @@ func (d *drive) begin(ctx context.Context) error {
 			return err
 		}
 		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refusal("recheck.tags", err)}}, signing.Public(err))
+	}
+	if reason := d.frozen(); reason != nil {
+		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{*reason}}, nil)
 	}
 	d.request.Failure = nil
 	err = d.update(ctx, "begin", func(tx *store.Tx) error {

@@ -98,6 +98,21 @@ func (d *drive) recheck(_ context.Context) (*clearance, error) {
 	return c, nil
 }
 
+// frozen refuses to start signing in a time in which the policy lets nothing be
+// signed. What was begun before is finished: half a release helps nobody.
+func (d *drive) frozen() *signing.Reason {
+	p, ok := d.conf.policies.Policy(d.request.Project, d.request.Policy)
+	if !ok {
+		return nil // recheck has refused it
+	}
+	reason, judged := p.Freeze(d.w.Now())
+	if !judged || reason.Pass {
+		return nil
+	}
+	reason.Rule = "recheck." + reason.Rule
+	return &reason
+}
+
 // sameArtifacts compares what was asked for with what was decided: the same
 // repositories, digests and tags, in order.
 func sameArtifacts(asked, decided []signing.Artifact) bool {

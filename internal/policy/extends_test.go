@@ -1,0 +1,181 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// TestOneGlobIsBelowAnotherOnlyIfEveryTextIs: sound for all, and exact for those
+// that people write.
+func TestOneGlobIsBelowAnotherOnlyIfEveryTextIs(t *testing.T) {
+	texts := words("a/b", 6)
+	globs := slices.DeleteFunc(words("a/*b", 3), func(g string) bool { return g == "" || strings.Contains(g, "***") })
+	globs = append(globs, "a**b", "**a*", "*/**", "**/a", "a*b*", "*a*b", "a/**/b", "b**/a")
+	missed := 0
+	for _, wide := range globs {
+		for _, narrow := range globs {
+			every := !slices.ContainsFunc(texts, func(s string) bool { return oracle(narrow, s) && !oracle(wide, s) })
+			switch got := contains(wide, narrow); {
+			case got && !every:
+				t.Fatalf("%q is not below %q", narrow, wide)
+			case !got && every:
+				missed++ // "a*" below "a" + "*" + "": no way of writing it that matters
+			}
+		}
+	}
+	if missed > len(globs)*len(globs)/100 {
+		t.Errorf("%d of %d that are below are not seen to be", missed, len(globs)*len(globs))
+	}
+	for _, pair := range [][2]string{{"**", "regex:a"}, {"regex:a", "regex:a"}, {"refs/heads/*", "refs/heads/main"}, {"refs/heads/**", "refs/heads/release/*"}, {"v*", "v1.*"}} {
+		if !contains(pair[0], pair[1]) {
+			t.Errorf("%q is below %q", pair[1], pair[0])
+		}
+	}
+	if contains("refs/heads/*", "regex:refs/heads/main") || contains("regex:a|b", "a") {
+		t.Error("what cannot be told is taken for a yes")
+	}
+}
+
+// baseOf writes text, a policy in flow style, as that of a base and of a project.
+func withBase(base, own string) (map[string][]byte, map[string][]byte) {
+	const project = `apiVersion: sealwright.dev/v1
+project: payments
+%s
+repositories:
+  - {forge: github.com, name: acme/payments-web, id: "74", images: ["registry.acme.dev/payments/web"]}
+  - {forge: gitlab.acme.dev, name: acme/group/web, id: "20", images: ["registry.acme.dev/web"]}
+policies:
+  release: %s
+`
+	return map[string][]byte{"p": fmt.Appendf(nil, project, "extends: b", own), "b": fmt.Appendf(nil, "apiVersion: sealwright.dev/v1\nbase: b\npolicies: {release: %s}\n", base)},
+		map[string][]byte{"p": fmt.Appendf(nil, project, "", base)}
+}
+
+// relation is a word of the language with a value of a base, values that allow
+// less, and values that allow more.
+type relation struct{ base, tighter, looser string }
+
+// relations names, for every word of a policy, what may follow it in a file that
+// extends another. The base has every word that a policy needs.
+func relations() map[string]relation {
+	const gh = "origin: {refs: [refs/heads/main], github: {events: [push], "
+	const gl = "origin: {refs: [refs/heads/main], gitlab: {events: [push], "
+	const or = "origin: {github: {events: [push]}, refs: [refs/heads/main], "
+	const signs = ", sign: [{method: cosign, key: a}]"
+	return map[string]relation{
+		"mode":                                {"mode: enforce, " + or + "}" + signs, "mode: enforce", "mode: log"},
+		"tags":                                {`tags: ["v*"], ` + or + "}" + signs, `tags: ["v1.*"]`, `tags: ["v1", "w"]`},
+		"bind.digests_only":                   {"bind: {digests_only: true}, " + or + "}" + signs, "bind: {digests_only: true}", "bind: {digests_only: false}"},
+		"bind.revision_label":                 {"bind: {revision_label: true}, " + or + "}" + signs, "bind: {digests_only: true}", "bind: {revision_label: false}"},
+		"bind.attestation":                    {"bind: {attestation: true}, " + or + "}" + signs, "bind: {digests_only: true}", ""},
+		"origin.refs":                         {`origin: {github: {events: [push]}, refs: ["refs/heads/*"]}` + signs, "origin: {refs: [refs/heads/main]}", `origin: {refs: ["refs/**"]}`},
+		"origin.ref_protected":                {or + "}" + signs, "origin: {ref_protected: true}", "origin: {ref_protected: false}"},
+		"origin.reruns":                       {or + "reruns: attach}" + signs, "origin: {reruns: deny}", "origin: {reruns: allow}"},
+		"origin.environment":                  {or + "environment: production}" + signs, "origin: {environment: production}", "origin: {environment: staging}"},
+		"origin.github.events":                {"origin: {refs: [refs/heads/main], github: {events: [push, release]}}" + signs, "origin: {github: {events: [push]}}", "origin: {github: {events: [push, schedule]}}"},
+		"origin.github.workflow":              {gh + "workflow: .github/workflows/release.yml}}" + signs, "origin: {github: {workflow: .github/workflows/release.yml}}", "origin: {github: {workflow: .github/workflows/other.yml}}"},
+		"origin.github.builder.path":          {gh + "builder: {path: .github/workflows/a.yml}}}" + signs, "origin: {github: {events: [push]}}", "origin: {github: {builder: {path: .github/workflows/b.yml}}}"},
+		"origin.github.builder.repository":    {gh + "builder: {path: .github/workflows/a.yml}}}" + signs, "", "origin: {github: {builder: {repository: acme/b, sha: [6dcb09b5b57875f334f61aebed695e2e4193db5e]}}}"},
+		"origin.github.builder.sha":           {gh + "builder: {path: .github/workflows/a.yml}}}" + signs, "", "origin: {github: {builder: {sha: [6dcb09b5b57875f334f61aebed695e2e4193db5e]}}}"},
+		"origin.github.builder.repository_id": {gh + "builder: {path: .github/workflows/a.yml, repository_id: \"1\"}}}" + signs, "origin: {github: {events: [push]}}", ""},
+		"origin.github.runner_environment":    {gh + "runner_environment: github-hosted}}" + signs, "origin: {github: {runner_environment: github-hosted}}", "origin: {github: {runner_environment: self-hosted}}"},
+		"origin.github.runner_groups":         {gh + "runner_groups: [a]}}" + signs, "origin: {github: {events: [push]}}", ""},
+		"origin.gitlab.events":                {"origin: {refs: [refs/heads/main], gitlab: {events: [push, web]}}" + signs, "origin: {gitlab: {events: [push]}}", "origin: {gitlab: {events: [push, schedule]}}"},
+		"origin.gitlab.config":                {gl + "config: .gitlab-ci.yml}}" + signs, "origin: {gitlab: {config: .gitlab-ci.yml}}", "origin: {gitlab: {config: other.yml}}"},
+		"origin.gitlab.runner_ids":            {gl + "runner_ids: [31, 32]}}" + signs, "origin: {gitlab: {runner_ids: [31]}}", "origin: {gitlab: {runner_ids: [31, 33]}}"},
+		"origin.gitlab.runner_environment":    {gl + "runner_environment: self-hosted}}" + signs, "origin: {gitlab: {runner_environment: self-hosted}}", "origin: {gitlab: {runner_environment: gitlab-hosted}}"},
+		"origin.gitlab.environment_protected": {gl + "environment_protected: true}}" + signs, "origin: {gitlab: {environment_protected: true}}", "origin: {gitlab: {environment_protected: false}}"},
+		"origin.gitlab.variables":             {gl + "variables: none}}" + signs, "origin: {gitlab: {events: [push]}}", ""},
+		"origin.custom.events":                {"origin: {refs: [refs/heads/main], custom: {jenkins: {events: [a, b]}}}" + signs, "origin: {custom: {jenkins: {events: [a]}}}", "origin: {custom: {jenkins: {events: [c]}}}"},
+		"origin.verify":                       {or + "verify: {run: true}}" + signs, "origin: {reruns: deny}", ""},
+		"origin.reachable_from":               {or + "reachable_from: [a]}" + signs, "origin: {reruns: deny}", ""},
+		"origin.human":                        {or + "human: true}" + signs, "origin: {reruns: deny}", ""},
+		"freeze":                              {"freeze: [2026-09-01], " + or + "}" + signs, "freeze: [2026-09-02]", ""},
+		"sign.method":                         {or + "}, sign: [{method: cosign, key: a}, {method: cosign, key: b}]", "sign: [{method: cosign, key: a}]", "sign: [{method: simple, key: a}]"},
+		"sign.key":                            {or + "}" + signs, "sign: [{method: cosign, key: a}]", "sign: [{method: cosign, key: b}]"},
+		"sign.options":                        {or + "}" + signs, "sign: [{method: cosign, key: a, options: {}}]", "sign: [{method: cosign, key: a, options: {annotations: sourceRepositoryURI}}]"},
+		"sign.formats":                        {or + "}" + signs, "sign: [{method: cosign, key: a, formats: [legacy]}]", "sign: [{method: cosign, key: a, formats: [bundle]}]"},
+		"sign.recursive":                      {or + "}" + signs, "sign: [{method: cosign, key: a, recursive: false}]", "sign: [{method: cosign, key: a, recursive: true}]"},
+		"sign.publish":                        {or + "}, sign: [{method: cosign, key: a, publish: client}]", "", ""},
+		"when":                                {"when: 'facts.images.all(i, i.kind == \"image\")', " + or + "}" + signs, "when: 'true'", ""},
+		"approvals":                           {"approvals: {}, " + or + "}" + signs, "mode: enforce", ""},
+		"publish":                             {"publish: client, " + or + "}" + signs, "mode: enforce", ""},
+	}
+}
+
+func TestEveryWordHasARelationToItsBase(t *testing.T) {
+	var walk func(t reflect.Type, path string) []string
+	walk = func(t reflect.Type, path string) []string {
+		for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map && t.Elem().Kind() == reflect.Struct {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct || t.PkgPath() != reflect.TypeFor[rules]().PkgPath() {
+			return []string{strings.TrimPrefix(path, ".")}
+		}
+		var out []string
+		for i := range t.NumField() {
+			if name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ","); name != "" {
+				out = append(out, walk(t.Field(i).Type, path+"."+name)...)
+			}
+		}
+		return out
+	}
+	all := relations()
+	for _, word := range walk(reflect.TypeFor[rules](), "") {
+		if _, ok := all[word]; !ok {
+			t.Errorf("no relation for %s", word)
+		}
+	}
+	for _, word := range slices.Sorted(maps.Keys(all)) {
+		r := all[word]
+		t.Run(word, func(t *testing.T) {
+			for _, own := range []string{r.tighter, ""} {
+				files, plain := withBase("{"+r.base+"}", "{"+own+"}")
+				child, err := Load(files)
+				if err != nil {
+					t.Fatalf("%q on top of its base: %v", own, err)
+				}
+				base, err := Load(plain)
+				if err != nil {
+					t.Fatalf("the base as a policy: %v", err)
+				}
+				noWider(t, release(t, base), release(t, child))
+			}
+			if r.looser == "" {
+				return
+			}
+			files, _ := withBase("{"+r.base+"}", "{"+r.looser+"}")
+			if _, err := Load(files); err == nil || !strings.Contains(err.Error(), "allows more than base b (b:3)") {
+				t.Errorf("%s on top of %s: %v", r.looser, r.base, err)
+			}
+		})
+	}
+}
+
+// noWider holds many facts against a base and a policy that extends it: what the
+// base refuses the other must refuse.
+func noWider(t *testing.T, base, child *Policy) {
+	t.Helper()
+	for _, name := range []string{"github", "gitlab"} {
+		for _, patch := range []string{
+			`{}`, `{"origin": {"refProtected": false}}`, `{"origin": {"runAttempt": "2"}}`, `{"origin": {"sourceRepositoryRef": "refs/heads/dev"}}`, `{"origin": {"buildTrigger": "schedule"}}`,
+			`{"origin": {"runnerEnvironment": "self-hosted"}}`, `{"origin": {"runnerID": "33"}}`, `{"origin": {"environmentProtected": false}}`, `{"origin": {"deploymentEnvironment": "staging"}}`,
+			`{"now": "2026-09-02T00:00:00Z"}`, `{"origin": {"kind": "jenkins", "buildTrigger": "a"}}`,
+		} {
+			f := patched(t, name, []byte(patch))
+			allowed, _ := child.Evaluate(f)
+			if was, why := base.Evaluate(f); allowed == signing.Allow && was != signing.Allow {
+				t.Errorf("%s %s: allowed, but the base refuses: %v", name, patch, why.Failures())
+			}
+		}
+	}
+	if len(child.Steps()) > len(base.Steps()) || len(child.unavailable) < len(base.unavailable) && !strings.Contains(fmt.Sprint(base.unavailable), "notation") {
+		t.Errorf("%d steps and %d words that deny, the base has %d and %d", len(child.Steps()), len(child.unavailable), len(base.Steps()), len(base.unavailable))
+	}
+}
