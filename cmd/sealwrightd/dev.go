@@ -108,6 +108,10 @@ func writeDev(dir string, world *devworld.World, server string) (conf string, er
 			}
 		}
 	}
+	x509 := certificateFor{path: filepath.Join(dir, "release-x509.crt"), subject: "C=US,ST=WA,O=Acme,CN=release", days: 365}
+	if _, err := newCertified(filepath.Join(dir, "release-x509.key"), x509); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
 	values := map[string]string{
 		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "People": world.People.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
 	}
@@ -164,6 +168,13 @@ keys:
     allow:
       - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
     require: {protected_ref: true}
+  - id: release-x509
+    file: file:{{.Dir}}/release-x509.key
+    certificates: file:{{.Dir}}/release-x509.crt
+    methods: [notation]
+    allow:
+      - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
+    require: {protected_ref: true}
 `
 
 const devPolicy = `# Who may have what signed.
@@ -182,6 +193,7 @@ policies:
         workflow: .github/workflows/release.yml
     sign:
       - {method: cosign, key: release}
+      - {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: "sourceRepositoryURI,sourceRepositoryDigest"}}
 `
 
 const devEnv = `WORLD_URL='{{.World}}'

@@ -25,7 +25,8 @@ import (
 
 // tryOpen opens what serve opens, except database, TLS files and listeners.
 func tryOpen(ctx context.Context, c *loaded) error {
-	if _, err := key.Open(ctx, c.Keys, key.Options{}); err != nil {
+	ring, err := key.Open(ctx, c.Keys, key.Options{})
+	if err != nil {
 		return err
 	}
 	if _, err := openLogKey(c.Log.Key); err != nil {
@@ -39,8 +40,11 @@ func tryOpen(ctx context.Context, c *loaded) error {
 	if _, err := identity.New(ctx, c.Issuers, identity.Options{Client: issuerClient(nil), ClientFor: issuerClient, Now: time.Now}); err != nil {
 		return err
 	}
-	_, err := registry.New(c.Registries, registry.Options{})
-	return err
+	reg, err := registry.New(c.Registries, registry.Options{})
+	if err != nil {
+		return err
+	}
+	return checkSteps(c.Policies, ring, methods(reg))
 }
 
 func openRing(ctx context.Context, path string) (*loaded, *key.Ring, error) {
@@ -63,7 +67,7 @@ func cmdKeysList(ctx context.Context, args []string, out, errs io.Writer) error 
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "KEY\tALGORITHM\tVERSION\tMETHODS\tSERVES")
+	fmt.Fprintln(w, "KEY\tALGORITHM\tVERSION\tCERTIFICATE UNTIL\tMETHODS\tSERVES")
 	for _, k := range c.Keys {
 		info, _ := ring.Info(k.ID)
 		v, err := info.Version()
@@ -74,7 +78,11 @@ func cmdKeysList(ctx context.Context, args []string, out, errs io.Writer) error 
 		for _, a := range k.Allow {
 			serves = append(serves, a.Project+"/"+a.Policy)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.ID, info.Algorithm(), v[:16], strings.Join(k.Methods, ","), strings.Join(serves, ","))
+		until := "-"
+		if len(info.Chain) > 0 {
+			until = info.Chain[0].NotAfter.UTC().Format(time.DateOnly)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, info.Algorithm(), v[:16], until, strings.Join(k.Methods, ","), strings.Join(serves, ","))
 	}
 	return w.Flush()
 }
@@ -123,13 +131,26 @@ func cmdKeysNew(_ context.Context, args []string, out, errs io.Writer) error {
 	kind := f.String("type", "ecdsa-p256", "ecdsa-p256, log or state-secret")
 	path := f.String("out", "", "`file` to write, which must not exist")
 	name := f.String("log-name", "", "for --type log: the log's `name`, such as sign.acme.dev/log")
+	var cert certificateFor
+	f.StringVar(&cert.path, "certificate", "", "for --type ecdsa-p256: also write a self-signed certificate to `file`, as notation needs one")
+	f.StringVar(&cert.subject, "subject", "", "with --certificate: its `subject`, as in C=US,ST=WA,O=Acme,CN=release")
+	f.IntVar(&cert.days, "days", 730, "with --certificate: how long it is valid")
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
 	if *path == "" {
 		return &usageError{"--out is missing"}
 	}
-	public, err := newKey(*kind, *path, *name)
+	var public string
+	var err error
+	switch {
+	case cert.path == "" && cert.subject == "":
+		public, err = newKey(*kind, *path, *name)
+	case *kind != "ecdsa-p256" || cert.path == "":
+		return &usageError{"--certificate and --subject go together, with --type ecdsa-p256"}
+	default:
+		public, err = newCertified(*path, cert)
+	}
 	if err != nil {
 		return err
 	}
@@ -143,7 +164,7 @@ func newKey(kind, path, name string) (public string, err error) {
 	var secret []byte
 	switch kind {
 	case "ecdsa-p256":
-		secret, public, err = newECDSA()
+		secret, public, _, err = newECDSA()
 	case "log":
 		if name == "" || strings.ContainsAny(name, "+ \t\n") {
 			return "", &usageError{"--log-name is missing or has spaces or '+'"}
@@ -164,20 +185,20 @@ func newKey(kind, path, name string) (public string, err error) {
 	return public, writeNew(path, secret, 0o600)
 }
 
-func newECDSA() (secret []byte, public string, err error) {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func newECDSA() (secret []byte, public string, key *ecdsa.PrivateKey, err error) {
+	key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, "", fmt.Errorf("making a key: %w", err)
+		return nil, "", nil, fmt.Errorf("making a key: %w", err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(k)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, "", fmt.Errorf("encoding a key: %w", err)
+		return nil, "", nil, fmt.Errorf("encoding a key: %w", err)
 	}
-	pub, err := x509.MarshalPKIXPublicKey(k.Public())
+	pub, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return nil, "", fmt.Errorf("encoding a key: %w", err)
+		return nil, "", nil, fmt.Errorf("encoding a key: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub})), nil
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub})), key, nil
 }
 
 // writeNew writes a file that must not be there, durably.

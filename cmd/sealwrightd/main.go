@@ -59,6 +59,7 @@ func commands() []command {
 		{"config check", "check configuration, keys and policies", cmdConfigCheck},
 		{"keys list", "list the keys of a configuration", cmdKeysList},
 		{"keys public", "print a public key as PEM", cmdKeysPublic},
+		{"keys trust", "write what verifiers need of a key", cmdKeysTrust},
 		{"keys test", "prove that every key can sign", cmdKeysTest},
 		{"keys new", "make a key, a log key or a state secret", cmdKeysNew},
 		{"audit export", "write the audit log to a folder", cmdAuditExport},

@@ -93,10 +93,16 @@ func (f files) check() (code int, out, errs string) {
 	return execute(f.t, "config", "check", "--config", f.path("sealwright.yaml"))
 }
 
+// devSteps is the sign list of the dev world's policy.
+func devSteps() string {
+	_, steps, _ := strings.Cut(devPolicy, "    sign:\n")
+	return steps
+}
+
 func TestGoodConfigurationIsFoundGood(t *testing.T) {
 	f := configured(t, startWorld(t))
 	code, out, errs := f.check()
-	if code != exitOK || !strings.Contains(out, "1 keys, 1 policies, 2 issuers, 1 registries") || errs != "" {
+	if code != exitOK || !strings.Contains(out, "2 keys, 1 policies, 2 issuers, 1 registries") || errs != "" {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	if _, err := os.Stat(f.path("sealwright.db")); !os.IsNotExist(err) {
@@ -116,26 +122,31 @@ func brokenPolicies() map[string]broken {
 		return broken{func(f files) { f.edit("policies/payments.yaml", old, text) }, words}
 	}
 	return map[string]broken{
-		"a policy with an unknown word":        policy("tags:", "tagz:", "payments.yaml:8", "tagz"),
-		"an unknown word in a repository":      policy("name:", "nmae:", "payments.yaml:5", "nmae"),
-		"a word twice":                         policy("    tags:", "    tags: [\"x*\"]\n    tags:", "payments.yaml:9", "tags"),
-		"a broken pattern":                     policy(`["v*"]`, `["v[0-9"]`, "payments.yaml:8", "pattern"),
-		"a broken regular expression":          policy(`["v*"]`, `["regex:v(1"]`, "payments.yaml:8", "tags[0]"),
-		"an image pattern for every host":      policy(`/payments/*"]`, `/payments/*", "**"]`, "payments.yaml:5", "images"),
-		"an event that cannot be trusted":      policy("[push, release]", "[push, pull_request_target]", "payments.yaml:13", "pull_request_target"),
-		"no events":                            policy("        events: [push, release]\n", "", "payments.yaml:12", "events"),
-		"a key that is not there":              policy("key: release", "key: production", "production"),
-		"a method that is not there":           policy("method: cosign", "method: notary", "payments.yaml:16", "unknown method"),
-		"a condition that does not compile":    policy("    sign:", "    when: 'facts.nothing >'\n    sign:", "payments.yaml:15", "when"),
-		"no steps":                             policy("      - {method: cosign, key: release}\n", "", "payments.yaml:15", "sign"),
-		"not YAML":                             policy("policies:", "policies: [", "payments.yaml"),
-		"an endless alias (billion laughs)":    policy("policies:", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\npolicies:", "payments.yaml"),
-		"two documents":                        policy("policies:", "---\npolicies:", "payments.yaml"),
-		"another version of the format":        policy("sealwright.dev/v1", "sealwright.dev/v9", "payments.yaml:2", "sealwright.dev/v1"),
-		"a repository without an id":           policy(`id: "74", `, "", "payments.yaml:5", "id"),
-		"two policies of one name":             policy("policies:\n", "policies:\n  release: {}\n", "release"),
-		"two projects claiming one image":      {secondProject(`"{{R}}/payments/web"`), []string{"orders.yaml:4", "overlaps", "project payments"}},
-		"two projects with patterns that meet": {secondProject(`"{{R}}/*/web"`), []string{"payments.yaml:5", "overlaps", "project orders"}},
+		"a policy with an unknown word":         policy("tags:", "tagz:", "payments.yaml:8", "tagz"),
+		"an unknown word in a repository":       policy("name:", "nmae:", "payments.yaml:5", "nmae"),
+		"a word twice":                          policy("    tags:", "    tags: [\"x*\"]\n    tags:", "payments.yaml:9", "tags"),
+		"a broken pattern":                      policy(`["v*"]`, `["v[0-9"]`, "payments.yaml:8", "pattern"),
+		"a broken regular expression":           policy(`["v*"]`, `["regex:v(1"]`, "payments.yaml:8", "tags[0]"),
+		"an image pattern for every host":       policy(`/payments/*"]`, `/payments/*", "**"]`, "payments.yaml:5", "images"),
+		"an event that cannot be trusted":       policy("[push, release]", "[push, pull_request_target]", "payments.yaml:13", "pull_request_target"),
+		"no events":                             policy("        events: [push, release]\n", "", "payments.yaml:12", "events"),
+		"a key that is not there":               policy("key: release", "key: production", "production"),
+		"a method that is not there":            policy("method: cosign", "method: notary", "payments.yaml:16", "unknown method"),
+		"a condition that does not compile":     policy("    sign:", "    when: 'facts.nothing >'\n    sign:", "payments.yaml:15", "when"),
+		"an option that cosign does not have":   policy("key: release}", "key: release, options: {expiry: 24h}}", "cosign", "no option", "expiry"),
+		"an option that notation does not have": policy("expiry: 8760h", "exipry: 8760h", "notation", "no option", "exipry"),
+		"an expiry that is no length of time":   policy("8760h", "1y", "expiry", "8760h for a year"),
+		"an envelope of another form":           policy("expiry:", "format: pgp, expiry:", "jws or cose"),
+		"user metadata that no token says":      policy("sourceRepositoryURI,", "sourceURI,", "userMetadata", "sourceURI"),
+		"no steps":                              policy(devSteps(), "", "payments.yaml:15", "sign"),
+		"not YAML":                              policy("policies:", "policies: [", "payments.yaml"),
+		"an endless alias (billion laughs)":     policy("policies:", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\npolicies:", "payments.yaml"),
+		"two documents":                         policy("policies:", "---\npolicies:", "payments.yaml"),
+		"another version of the format":         policy("sealwright.dev/v1", "sealwright.dev/v9", "payments.yaml:2", "sealwright.dev/v1"),
+		"a repository without an id":            policy(`id: "74", `, "", "payments.yaml:5", "id"),
+		"two policies of one name":              policy("policies:\n", "policies:\n  release: {}\n", "release"),
+		"two projects claiming one image":       {secondProject(`"{{R}}/payments/web"`), []string{"orders.yaml:4", "overlaps", "project payments"}},
+		"two projects with patterns that meet":  {secondProject(`"{{R}}/*/web"`), []string{"payments.yaml:5", "overlaps", "project orders"}},
 		"two projects claiming one repository": {func(f files) {
 			secondProject(`"{{R}}/orders/web"`)(f)
 			f.edit("policies/orders.yaml", `id: "90"`, `id: "74"`)
@@ -192,6 +203,8 @@ func brokenRest() map[string]broken {
 		"no state secret":                   edit("sealwright.yaml", "  state_secret:", "  #", "state_secret", "keys new"),
 		"a state secret that is not there":  edit("sealwright.yaml", "/state.secret", "/no.secret", "no.secret"),
 		"a key file that is not there":      {func(f files) { remove(f, "release.key") }, []string{"release.key"}},
+		"no certificate for notation":       edit("keys.yaml", "    certificates: file:", "    # ", "release-x509", "a certificate chain"),
+		"a certificate of another key":      {func(f files) { otherKey(f, "release-x509.key") }, []string{"release-x509", "do not belong together"}},
 		"a key file that is no key":         {func(f files) { f.write("release.key", "not a key") }, []string{"release"}},
 		"an unknown word in the keys file":  edit("keys.yaml", "require:", "requires:", "keys.yaml:9", "requires"),
 		"a key that serves nothing":         edit("keys.yaml", "policy: release", "policy: other", "policy release"),
@@ -205,6 +218,16 @@ func brokenRest() map[string]broken {
 			f.edit("policies/payments.yaml", "tags:", "tagz:")
 		}, []string{"sealwright.yaml:2", "keys.yaml:9", "payments.yaml:8"}},
 	}
+}
+
+// otherKey puts a new key in the place of one.
+func otherKey(f files, name string) {
+	f.t.Helper()
+	secret, _, _, err := newECDSA()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.write(name, string(secret))
 }
 
 func remove(f files, name string) {

@@ -29,6 +29,7 @@ const policyPoll = 2 * time.Second
 type reloader struct {
 	dir      string
 	keys     []key.Config
+	steps    func(*policy.Set) error
 	workflow *workflow.Workflow
 	log      *slog.Logger
 
@@ -37,8 +38,8 @@ type reloader struct {
 }
 
 // newReloader returns a reloader for what c has loaded.
-func newReloader(c *loaded, w *workflow.Workflow, log *slog.Logger) *reloader {
-	return &reloader{dir: c.Config.Policies, keys: c.Keys, workflow: w, log: log, tried: c.policyFiles, seen: c.policyFiles}
+func newReloader(c *loaded, s *service, log *slog.Logger) *reloader {
+	return &reloader{dir: c.Config.Policies, keys: c.Keys, steps: s.steps, workflow: s.workflow, log: log, tried: c.policyFiles, seen: c.policyFiles}
 }
 
 // run looks at the folder every poll, and at once on hangup, until ctx ends.
@@ -73,6 +74,9 @@ func (r *reloader) look(ctx context.Context, asked bool) {
 	if err == nil {
 		set, err = checkPolicies(files, r.keys)
 	}
+	if err == nil {
+		err = r.steps(set)
+	}
 	if err != nil {
 		r.refuse(ctx, digest, err)
 		return
@@ -98,8 +102,8 @@ func (r *reloader) refuse(ctx context.Context, digest signing.Digest, err error)
 	}
 }
 
-// checkPolicies does with policy files what `config check` does: everything
-// that can be wrong about them is an error.
+// checkPolicies does with policy files what `config check` does without opening
+// keys; checkSteps does the rest.
 func checkPolicies(files map[string][]byte, keys []key.Config) (*policy.Set, error) {
 	set, err := policy.Load(files)
 	if err != nil {

@@ -55,7 +55,7 @@ func serve(ctx context.Context, c *loaded, log *slog.Logger, started func(addr s
 	poll := time.NewTicker(policyPoll)
 	defer poll.Stop()
 	var reloads sync.WaitGroup
-	reloads.Go(func() { newReloader(c, s.workflow, log).run(base, poll.C, hangup) })
+	reloads.Go(func() { newReloader(c, s, log).run(base, poll.C, hangup) })
 	defer reloads.Wait()
 	log.Info("listening", "address", l.Addr().String(), "url", c.Server.URL, "tls", !c.Server.PlainHTTP)
 	if started != nil {

@@ -19,7 +19,9 @@ import (
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
+	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/server"
 	"github.com/sealwright/sealwright/internal/store"
@@ -29,7 +31,8 @@ import (
 // methods lists the signing methods of this program by name.
 func methods(reg *registry.Client) map[string]method.Method {
 	return map[string]method.Method{
-		"cosign": cosign.New(reg),
+		cosign.Name:   cosign.New(reg),
+		notation.Name: notation.New(reg),
 	}
 }
 
@@ -40,6 +43,7 @@ type service struct {
 	workflow *workflow.Workflow
 	server   *server.Server
 	logKey   *audit.Verifier
+	steps    func(*policy.Set) error // checkSteps with the keys that are open
 }
 
 // open builds the service. A configured key, secret or file that cannot be
@@ -61,11 +65,15 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	steps := func(set *policy.Set) error { return checkSteps(set, ring, methods(reg)) }
+	if err := steps(c.Policies); err != nil {
+		return nil, err
+	}
 	db, err := openStore(ctx, c.Store, log)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{config: c, store: db, logKey: signer.Verifier()}
+	s := &service{config: c, store: db, logKey: signer.Verifier(), steps: steps}
 	metrics := server.NewMetrics(s.backlog)
 	s.workflow, err = workflow.New(workflow.Options{
 		Store: db, Policies: c.Policies, Keys: ring, Methods: methods(reg), Registry: reg,

@@ -204,7 +204,7 @@ func (p rules) unavailable() []unavailable {
 	}
 	for i, s := range p.Sign {
 		path := config.Index("sign", i)
-		if s.Method != methodCosign {
+		if s.Method != methodCosign && s.Method != methodNotation {
 			out = append(out, unavailable{Path: path + ".method", Word: "method: " + s.Method})
 		}
 		add(path+".publish", s.Publish)

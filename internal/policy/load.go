@@ -21,7 +21,7 @@ var (
 	rePath    = regexp.MustCompile(`^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*$`)
 	reEvent   = regexp.MustCompile(`^[a-z][a-z_]{0,63}$`)
 	reRunner  = regexp.MustCompile(`^[a-z][a-z-]{0,63}$`)
-	reOption  = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,63}$`)
+	reOption  = regexp.MustCompile(`^[a-z][a-zA-Z0-9_.-]{0,63}$`)
 	reKind    = reName
 	reWorkDir = regexp.MustCompile(`^\.github/workflows/[A-Za-z0-9_.-]+\.ya?ml$`)
 	reYAML    = regexp.MustCompile(`\.ya?ml$`)
@@ -35,8 +35,9 @@ const (
 	rerunsAllow  = "allow"
 	rerunsAttach = "attach"
 
-	methodCosign = "cosign"
-	maxOption    = 4096
+	methodCosign   = "cosign"
+	methodNotation = "notation"
+	maxOption      = 4096
 
 	formatLegacy = "legacy"
 	formatBundle = "bundle"
@@ -49,8 +50,8 @@ var rerunsWords = []string{rerunsDeny, rerunsAttach, rerunsAllow}
 // cosignFormats are the words of `formats`, in the order in which they are signed.
 var cosignFormats = []string{formatLegacy, formatBundle}
 
-// methods are the words of `method`. All but cosign are not available yet.
-func methods() []string { return []string{methodCosign, "notation", "dct", "simple"} }
+// methods are the words of `method`. The last two are not available yet.
+func methods() []string { return []string{methodCosign, methodNotation, "dct", "simple"} }
 
 // Events that may be listed. Everything else is refused when the file is read,
 // so that no policy can trust what its author did not know about.
@@ -296,7 +297,7 @@ func (l *loader) sign(s scope, steps []step) {
 		}
 		for k, v := range st.Options {
 			if !reOption.MatchString(k) || len(v) > maxOption {
-				at.add("options", "an option has a name of lower-case letters, digits, dot, - and _, and at most %d characters", maxOption)
+				at.add("options", "an option has a name of letters, digits, dot, - and _, beginning with a lower-case letter, and at most %d characters", maxOption)
 			}
 		}
 		l.formats(at.at("formats"), st)

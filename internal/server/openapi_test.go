@@ -117,7 +117,7 @@ func TestTrustedKeysAreThoseThatSign(t *testing.T) {
 		Keys []struct{ ID, PublicKey string }
 	}
 	r.get("/v1/trust/keys", "").JSON(t, &list)
-	if len(list.Keys) != 1 || list.Keys[0].ID != "release" {
+	if len(list.Keys) != 2 || list.Keys[0].ID != "release" || list.Keys[1].ID != "release-x509" {
 		t.Fatalf("%+v", list)
 	}
 	one := r.get("/v1/trust/keys/release", "")

@@ -52,6 +52,19 @@ func (e *Env) Signatures(a signing.Artifact) int {
 	return len(layers)
 }
 
+// Referrers counts the referrers of an artifact of one type, read with another
+// client than the service's.
+func (e *Env) Referrers(a signing.Artifact, artifactType string) int {
+	e.T.Helper()
+	ref, err := name.NewDigest(fmt.Sprintf("%s@%s", a.Repository, a.Digest), name.Insecure)
+	must(e.T, err)
+	index, err := remote.Referrers(ref, remote.WithFilter("artifactType", artifactType))
+	must(e.T, err)
+	m, err := index.IndexManifest()
+	must(e.T, err)
+	return len(m.Manifests)
+}
+
 // VerifyLog takes every event into the log, exports it, and verifies the
 // export. It returns the events.
 func (s *Service) VerifyLog() []audit.Event {

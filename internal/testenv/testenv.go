@@ -8,7 +8,9 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,8 +28,10 @@ import (
 	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/key/keytest"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -74,6 +78,19 @@ policies:
     sign:
       - {method: cosign, key: release}
 `
+
+// Notation is the sign list of a policy that signs with notation, to be put in
+// the place of Cosign in Policy.
+const (
+	Cosign   = "- {method: cosign, key: release}\n"
+	Notation = "- {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: \"sourceRepositoryURI,sourceRepositoryDigest\"}}\n"
+)
+
+// PolicySigning returns Policy with another sign list: Cosign, Notation, or both
+// with the indentation of the list between.
+func PolicySigning(steps ...string) string {
+	return strings.Replace(Policy, Cosign, strings.Join(steps, "      "), 1)
+}
 
 // Options change what an Env is made of.
 type Options struct {
@@ -222,7 +239,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	}
 	metrics := server.NewMetrics(func() float64 { return 0 })
 	s.Workflow, err = workflow.New(workflow.Options{
-		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: map[string]method.Method{"cosign": cosign.New(s.Registry)}, Registry: s.Registry,
+		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry)}, Registry: s.Registry,
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
@@ -249,11 +266,18 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
     methods: [cosign]
     allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
     require: {protected_ref: true}
+  - id: release-x509
+    file: file:DIR/release-x509.key
+    certificates: file:DIR/release-x509.crt
+    methods: [notation]
+    allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
+    require: {protected_ref: true}
 `
 	}
 	for _, name := range []string{"release.key", "other.key"} {
 		e.MakeKey(name)
 	}
+	e.MakeCertifiedKey("release-x509")
 	list = strings.NewReplacer("DIR", e.Dir, "HOST", e.World.Registry.Host).Replace(list)
 	conf, err := key.Load("keys.yaml", []byte("apiVersion: sealwright.dev/v1\nkeys:"+list))
 	if err != nil {
@@ -395,6 +419,24 @@ func Body(policy string, artifacts ...signing.Artifact) string {
 		panic(err) // strings always encode
 	}
 	return string(raw)
+}
+
+// MakeCertifiedKey makes NAME.key with a certificate chain NAME.crt, valid for
+// years around now, unless they are there.
+func (e *Env) MakeCertifiedKey(name string) {
+	e.T.Helper()
+	path := filepath.Join(e.Dir, name)
+	if _, err := os.Stat(path + ".crt"); err == nil {
+		return
+	}
+	must(e.T, writeKey(path+".key"))
+	raw, err := os.ReadFile(path + ".key")
+	must(e.T, err)
+	block, _ := pem.Decode(raw)
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	must(e.T, err)
+	chain := keytest.Chain(e.T, k.(crypto.Signer).Public(), time.Now().AddDate(-1, 0, 0), time.Now().AddDate(10, 0, 0))
+	must(e.T, os.WriteFile(path+".crt", chain, 0o600))
 }
 
 // MakeKey makes a P-256 key in the Env's folder unless it is there.

@@ -54,8 +54,8 @@ func File(t testing.TB, data []byte) string {
 func Chain(t testing.TB, public crypto.PublicKey, from, to time.Time) []byte {
 	t.Helper()
 	root := P256(t)
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test root"}, NotBefore: from, NotAfter: to, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "test leaf"}, NotBefore: from, NotAfter: to, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: subject("test root"), NotBefore: from, NotAfter: to, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: subject("test leaf"), NotBefore: from, NotAfter: to, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true}
 	var out []byte
 	for _, c := range []struct {
 		template *x509.Certificate
@@ -68,6 +68,11 @@ func Chain(t testing.TB, public crypto.PublicKey, from, to time.Time) []byte {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return out
+}
+
+// subject has what trust policies of the Notary Project ask of one.
+func subject(name string) pkix.Name {
+	return pkix.Name{CommonName: name, Organization: []string{"Acme"}, Province: []string{"WA"}, Country: []string{"US"}}
 }
 
 // Signers counts the uses of keys and can make them fail; its Wrap goes into
