@@ -102,7 +102,7 @@ func devSteps() string {
 func TestGoodConfigurationIsFoundGood(t *testing.T) {
 	f := configured(t, startWorld(t))
 	code, out, errs := f.check()
-	if code != exitOK || !strings.Contains(out, "2 keys, 1 policies, 2 issuers, 1 registries") || errs != "" {
+	if code != exitOK || !strings.Contains(out, "2 keys, 1 policies, 3 issuers, 1 registries") || errs != "" {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	if _, err := os.Stat(f.path("sealwright.db")); !os.IsNotExist(err) {
@@ -198,7 +198,7 @@ func brokenRest() map[string]broken {
 			f.edit("sealwright.yaml", row, row+row)
 		}, []string{"sealwright.yaml:18", "issuer"}},
 		"plain http beyond loopback":        edit("sealwright.yaml", "listen: 127.0.0.1", "listen: 0.0.0.0", "sealwright.yaml:6", "loopback"),
-		"plain http to a registry far away": edit("sealwright.yaml", "registries:", "registries:\n  - {host: registry.acme.example, insecure_http: true}", "sealwright.yaml:20", "loopback"),
+		"plain http to a registry far away": edit("sealwright.yaml", "registries:", "registries:\n  - {host: registry.acme.example, insecure_http: true}", "sealwright.yaml:28", "loopback"),
 		"a secret in the configuration":     edit("sealwright.yaml", "key: file:", "key: ", "sealwright.yaml:13"),
 		"no state secret":                   edit("sealwright.yaml", "  state_secret:", "  #", "state_secret", "keys new"),
 		"a state secret that is not there":  edit("sealwright.yaml", "/state.secret", "/no.secret", "no.secret"),
