@@ -109,7 +109,9 @@ func copied(r *signing.Request, tasks []*signing.Task) *Snapshot {
 // state on the way.
 const settle = 500 * time.Millisecond
 
-// pressing reports whether the one who waits must be told at once.
-func (s Snapshot) pressing() bool {
-	return s.Request.State.Terminal() || s.Request.State == signing.AwaitingApproval
+// due reports whether who knows the given version is answered now. An end is told
+// at once, whatever is known; a question to people at once, but once.
+func (s Snapshot) due(version int64, settled bool) bool {
+	state := s.Request.State
+	return state.Terminal() || s.Version() != version && (settled || state == signing.AwaitingApproval)
 }

@@ -153,11 +153,10 @@ func (w *Workflow) until(ctx context.Context, requestID string, version int64, m
 		} else {
 			err = by.still(s.Request)
 		}
-		news := err == nil && s.Version() != version
-		if err != nil || s.pressing() || news && settled || ctx.Err() != nil {
+		if err != nil || s.due(version, settled) || ctx.Err() != nil {
 			return s, err
 		}
-		if news && enough == nil {
+		if s.Version() != version && enough == nil {
 			enough = time.After(settle)
 		}
 		ask, mine = false, true
