@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"crypto"
 	"fmt"
 	"maps"
 	"os"
@@ -14,18 +15,37 @@ import (
 	"github.com/sealwright/sealwright/internal/devworld"
 )
 
-// signers are held against every mutation and verifier. The cosign CLIs come
-// first: they prove the harness. SEALWRIGHT_CONFORMANCE=all adds our service with
-// every kind of key.
-func signers() []signer {
-	out := []signer{
-		cosignSigner("cosign2"),
-		cosignSigner("cosign3", "--new-bundle-format=false", "--use-signing-config=false"),
-		serviceSigner("sealwright", nil),
+// format is one form of signatures, with all that is held against each other.
+type format struct {
+	name  string
+	title string // of its table
+	// signers are the programs of others that make it. They come first: they prove
+	// the harness. step is how our service makes it, kinds the kinds of key with
+	// which it does so when SEALWRIGHT_CONFORMANCE is all.
+	signers   []signer
+	step      string
+	kinds     map[string]func() (crypto.Signer, error)
+	verifiers []verifier
+	mutations []mutation
+}
+
+func formats() []format { return []format{legacy(), bundles()} }
+
+// names returns those of the verifiers.
+func (f format) names() []string {
+	var out []string
+	for _, v := range f.verifiers {
+		out = append(out, v.name)
 	}
+	return out
+}
+
+// everySigner is the programs of others and our service.
+func (f format) everySigner() []signer {
+	out := append(slices.Clone(f.signers), serviceSigner("sealwright", f.step, nil))
 	if os.Getenv("SEALWRIGHT_CONFORMANCE") == "all" {
-		for _, kind := range slices.Sorted(maps.Keys(keyKinds)) {
-			out = append(out, serviceSigner("sealwright-"+kind, keyKinds[kind]))
+		for _, kind := range slices.Sorted(maps.Keys(f.kinds)) {
+			out = append(out, serviceSigner("sealwright-"+kind, f.step, f.kinds[kind]))
 		}
 	}
 	return out
@@ -48,30 +68,32 @@ func check(t *testing.T, v verifier, ref, public string, accept bool) {
 }
 
 func TestSignaturesAreAcceptedAndTheirTamperedTwinsRefusedAsTheTableSays(t *testing.T) {
-	_, stranger := keyPair(t)
+	_, _, stranger := keyPair(t)
 	hosts := registries(t)
-	for _, kind := range slices.Sorted(maps.Keys(hosts)) {
-		for _, s := range signers() {
-			host := hosts[kind]
-			sign, public := s.open(t, host)
-			for _, m := range mutations() {
-				t.Run(kind+"/"+s.name+"/"+m.name, func(t *testing.T) {
-					content := s.name + " " + m.name
-					x := signed{image: push(t, host, content), other: push(t, host, "not "+content), public: public, strangerPublic: stranger, host: host}
-					for _, v := range verifiers() {
-						check(t, v, x.image.Reference(), public, false) // unsigned
-					}
-					if err := sign(x.image.Reference()); err != nil {
-						t.Fatal(err)
-					}
-					for _, v := range verifiers() {
-						check(t, v, x.image.Reference(), public, true) // before it is tampered with
-					}
-					ref, key := m.make(t, x)
-					for _, v := range verifiers() {
-						check(t, v, ref, key, slices.Contains(m.accepts, v.name))
-					}
-				})
+	for _, f := range formats() {
+		for _, kind := range slices.Sorted(maps.Keys(hosts)) {
+			for _, s := range f.everySigner() {
+				host := hosts[kind]
+				h := s.open(t, host)
+				for _, m := range f.mutations {
+					t.Run(f.name+"/"+kind+"/"+s.name+"/"+m.name, func(t *testing.T) {
+						content := f.name + " " + s.name + " " + m.name
+						x := signed{image: push(t, host, content), other: push(t, host, "not "+content), public: h.public, key: h.key, strangerPublic: stranger, host: host}
+						for _, v := range f.verifiers {
+							check(t, v, x.image.Reference(), x.public, false) // unsigned
+						}
+						if err := h.sign(x.image.Reference()); err != nil {
+							t.Fatal(err)
+						}
+						for _, v := range f.verifiers {
+							check(t, v, x.image.Reference(), x.public, slices.Contains(f.mutations[0].accepts, v.name)) // before it is tampered with
+						}
+						ref, key := m.make(t, x)
+						for _, v := range f.verifiers {
+							check(t, v, ref, key, slices.Contains(m.accepts, v.name))
+						}
+					})
+				}
 			}
 		}
 	}
@@ -83,10 +105,10 @@ func TestSignedTagIsWhatTheDefaultIdentityOfContainersImageWants(t *testing.T) {
 	byDefault := verifier{name: "image, matchRepoDigestOrExact", verify: imageVerify("matchRepoDigestOrExact")}
 	hosts := registries(t)
 	for _, kind := range slices.Sorted(maps.Keys(hosts)) {
-		for _, s := range signers() {
+		for _, s := range legacy().everySigner() {
 			t.Run(kind+"/"+s.name, func(t *testing.T) {
 				host := hosts[kind]
-				sign, public := s.open(t, host)
+				h := s.open(t, host)
 				for tag, accept := range map[string]bool{"v1.0.0": true, "": false} {
 					image, err := devworld.PushImage(t.Context(), host, devworld.ImageSpec{Repository: "payments/app", Tag: "v1.0.0", Content: s.name + " tag " + tag})
 					if err != nil {
@@ -96,43 +118,46 @@ func TestSignedTagIsWhatTheDefaultIdentityOfContainersImageWants(t *testing.T) {
 					if tag != "" {
 						ref += ":" + tag
 					}
-					if err := sign(ref + "@" + image.Digest); err != nil {
+					if err := h.sign(ref + "@" + image.Digest); err != nil {
 						t.Fatal(err)
 					}
-					check(t, byDefault, image.Repository+":v1.0.0", public, accept)
+					check(t, byDefault, image.Repository+":v1.0.0", h.public, accept)
 				}
 			})
 		}
 	}
 }
 
-func TestTheTableInTheDocumentationIsTheOneThatWasTested(t *testing.T) {
-	const begin, end = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+func TestTheTablesInTheDocumentationAreTheOnesThatWereTested(t *testing.T) {
 	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "conformance.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(doc), begin)
-	got, _, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("docs/conformance.md has no table between %q and %q", begin, end)
-	}
-	if want := table(); got != want {
-		t.Errorf("docs/conformance.md differs; the table is:\n%s", want)
+	for _, f := range formats() {
+		begin, end := "<!-- table "+f.name+": begin -->\n", "<!-- table "+f.name+": end -->\n"
+		_, rest, ok := strings.Cut(string(doc), begin)
+		got, _, ok2 := strings.Cut(rest, end)
+		if !ok || !ok2 {
+			t.Errorf("docs/conformance.md has no table between %q and %q", begin, end)
+			continue
+		}
+		if want := f.table(); got != want {
+			t.Errorf("docs/conformance.md differs; the table is:\n%s", want)
+		}
 	}
 }
 
 // table renders mutation x verifier as Markdown.
-func table() string {
+func (f format) table() string {
 	var b strings.Builder
-	b.WriteString("| tampered twin |")
-	for _, v := range verifiers() {
+	b.WriteString("| " + f.title + " |")
+	for _, v := range f.verifiers {
 		fmt.Fprintf(&b, " %s |", v.name)
 	}
-	b.WriteString(" why it may be accepted |\n|---|" + strings.Repeat("---|", len(verifiers())+1) + "\n")
-	for _, m := range mutations() {
+	b.WriteString(" why it may be accepted |\n|---|" + strings.Repeat("---|", len(f.verifiers)+1) + "\n")
+	for _, m := range f.mutations {
 		fmt.Fprintf(&b, "| **%s**: %s |", m.name, m.what)
-		for _, v := range verifiers() {
+		for _, v := range f.verifiers {
 			verdict := "refused"
 			if slices.Contains(m.accepts, v.name) {
 				verdict = "accepted"
@@ -142,7 +167,7 @@ func table() string {
 		fmt.Fprintf(&b, " %s |\n", m.why)
 	}
 	b.WriteString("\n")
-	for _, v := range verifiers() {
+	for _, v := range f.verifiers {
 		fmt.Fprintf(&b, "- %s: %s\n", v.name, v.what)
 	}
 	return b.String()

@@ -11,6 +11,10 @@ package conformance
 import (
 	"bufio"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -136,13 +140,18 @@ func distribution(t *testing.T) string {
 	return ""
 }
 
-// keyPair makes a cosign key pair in a folder of its own and returns the paths of
-// private and public key.
-func keyPair(t *testing.T) (private, public string) {
+// keyPair makes a key and returns it, and the paths of its two halves as cosign
+// reads them.
+func keyPair(t *testing.T) (key crypto.Signer, private, public string) {
 	t.Helper()
 	dir := t.TempDir()
-	mustRun(t, dir, tool(t, "cosign2"), "generate-key-pair")
-	return filepath.Join(dir, "cosign.key"), filepath.Join(dir, "cosign.pub")
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeKey(t, filepath.Join(dir, "plain.pem"), func() (crypto.Signer, error) { return k, nil })
+	mustRun(t, dir, tool(t, "cosign2"), "import-key-pair", "--key", "plain.pem", "--output-key-prefix", "cosign")
+	return k, filepath.Join(dir, "cosign.key"), filepath.Join(dir, "cosign.pub")
 }
 
 // verifier is one way in which the world verifies. Its verdict is its exit status.
@@ -152,19 +161,21 @@ type verifier struct {
 	verify func(t *testing.T, ref, public string) (accepted bool, said string)
 }
 
-func verifiers() []verifier {
-	cosign := func(name string, flags ...string) func(*testing.T, string, string) (bool, string) {
-		return func(t *testing.T, ref, public string) (bool, string) {
-			args := append([]string{"verify", "--key", public, "--insecure-ignore-tlog=true"}, flags...)
-			status, out := run(t, t.TempDir(), tool(t, name), append(args, ref)...)
-			return status == 0, out
-		}
+// cosignVerify is `cosign verify --key` with further flags.
+func cosignVerify(program string, flags ...string) func(*testing.T, string, string) (bool, string) {
+	return func(t *testing.T, ref, public string) (bool, string) {
+		args := append([]string{"verify", "--key", public, "--insecure-ignore-tlog=true"}, flags...)
+		status, out := run(t, t.TempDir(), tool(t, program), append(args, ref)...)
+		return status == 0, out
 	}
-	return []verifier{
-		{"cosign2", "cosign 2.6.5, `verify --key`", cosign("cosign2")},
-		{"cosign3", "cosign 3.1.3, `verify --key`", cosign("cosign3")},
-		{"cosign3-legacy", "cosign 3.1.3, `verify --key --new-bundle-format=false`", cosign("cosign3", "--new-bundle-format=false")},
-		{"image", "containers/image 5.42.0, `sigstoreSigned`, `matchRepository`", imageVerify("matchRepository")},
+}
+
+// withEmptyRoot is cosign 2 with a trusted root that trusts nobody.
+func withEmptyRoot(flags ...string) func(*testing.T, string, string) (bool, string) {
+	return func(t *testing.T, ref, public string) (bool, string) {
+		file := filepath.Join(t.TempDir(), "root.json")
+		mustRun(t, t.TempDir(), tool(t, "cosign3"), "trusted-root", "create", "--out", file)
+		return cosignVerify("cosign2", append(flags, "--trusted-root", file)...)(t, ref, public)
 	}
 }
 
@@ -182,18 +193,24 @@ func imageVerify(identity string) func(*testing.T, string, string) (bool, string
 // signer makes the signatures that are held against the verifiers.
 type signer struct {
 	name string
-	// open readies the signer for images of the registry at host and returns what
-	// signs REPOSITORY[:TAG]@DIGEST (a tag is signed along) and the file with its
-	// public key.
-	open func(t *testing.T, host string) (sign func(ref string) error, public string)
+	// open readies the signer for images of the registry at host.
+	open func(t *testing.T, host string) hand
+}
+
+// hand signs with one key.
+type hand struct {
+	// sign signs REPOSITORY[:TAG]@DIGEST; a tag is signed along.
+	sign   func(ref string) error
+	public string        // the file with the public key
+	key    crypto.Signer // for what no signer would sign
 }
 
 // cosignSigner signs with a cosign CLI. It proves the harness: what it says of
 // our signatures counts only if it says the right things of cosign's own.
 func cosignSigner(name string, flags ...string) signer {
-	return signer{name: name, open: func(t *testing.T, _ string) (func(string) error, string) {
-		private, public := keyPair(t)
-		return func(ref string) error {
+	return signer{name: name, open: func(t *testing.T, _ string) hand {
+		key, private, public := keyPair(t)
+		sign := func(ref string) error {
 			args := append([]string{"sign", "--key", private, "--tlog-upload=false", "--yes"}, flags...)
 			repository, digest, _ := strings.Cut(ref, "@")
 			if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
@@ -205,6 +222,7 @@ func cosignSigner(name string, flags ...string) signer {
 				return fmt.Errorf("%s sign: exit status %d: %s", name, status, out)
 			}
 			return nil
-		}, public
+		}
+		return hand{sign, public, key}
 	}}
 }

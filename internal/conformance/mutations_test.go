@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/json"
 	"io"
 	"strings"
@@ -26,6 +27,7 @@ const signatureAnnotation = "dev.cosignproject.cosign/signature"
 type signed struct {
 	image  devworld.Image
 	public string
+	key    crypto.Signer
 	// other is a further image of the repository, unsigned; strangerPublic is a
 	// key that signed nothing.
 	other          devworld.Image
@@ -40,18 +42,33 @@ type mutation struct {
 	what string
 	make func(t *testing.T, s signed) (ref, public string)
 	// accepts lists the verifiers that accept the twin by their own design; why
-	// says what that design is. All others refuse.
+	// says what that design is. All others refuse. The first mutation is none at
+	// all: what it lists accepts the signature itself.
 	accepts []string
 	why     string
 }
 
-func mutations() []mutation {
-	all := func() (names []string) {
-		for _, v := range verifiers() {
-			names = append(names, v.name)
-		}
-		return names
+// legacy is cosign's `.sig` image.
+func legacy() format {
+	f := format{
+		name: "legacy", title: "cosign, legacy (`.sig`)",
+		signers: []signer{
+			cosignSigner("cosign2"),
+			cosignSigner("cosign3", "--new-bundle-format=false", "--use-signing-config=false"),
+		},
+		step: legacyStep, kinds: keyKinds,
+		verifiers: []verifier{
+			{"cosign2", "cosign 2.6.5, `verify --key`", cosignVerify("cosign2")},
+			{"cosign3", "cosign 3.1.3, `verify --key`", cosignVerify("cosign3")},
+			{"cosign3-legacy", "cosign 3.1.3, `verify --key --new-bundle-format=false`", cosignVerify("cosign3", "--new-bundle-format=false")},
+			{"image", "containers/image 5.42.0, `sigstoreSigned`, `matchRepository`", imageVerify("matchRepository")},
+		},
 	}
+	f.mutations = legacyMutations(f.names)
+	return f
+}
+
+func legacyMutations(all func() []string) []mutation {
 	return []mutation{
 		{name: "none", what: "the signed image itself", accepts: all(), make: func(_ *testing.T, s signed) (string, string) {
 			return s.image.Reference(), s.public
@@ -205,6 +222,14 @@ func alterText(s string) string {
 // move copies the image and its signature to another repository of the registry.
 func move(t *testing.T, s signed) (string, string) {
 	t.Helper()
+	moved := copyImage(t, s)
+	write(t, moved, read(t, s.image))
+	return moved.Reference(), s.public
+}
+
+// copyImage copies the image alone.
+func copyImage(t *testing.T, s signed) devworld.Image {
+	t.Helper()
 	from, err := name.NewDigest(s.image.Reference())
 	if err != nil {
 		t.Fatal(err)
@@ -221,6 +246,5 @@ func move(t *testing.T, s signed) (string, string) {
 	if err := remote.WriteIndex(to, index, remote.WithContext(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	write(t, moved, read(t, s.image))
-	return moved.Reference(), s.public
+	return moved
 }

@@ -34,16 +34,28 @@ var keyKinds = map[string]func() (crypto.Signer, error){
 	},
 }
 
+// The ways to sign that the tables are about.
+const (
+	legacyStep = "{method: cosign, key: release}"
+	bundleStep = "{method: cosign, key: release, formats: [bundle]}"
+)
+
 // serviceSigner signs with our service, asked by the sealwright-ci program in the
-// environment of a GitHub job. A nil makeKey is testenv's own key.
-func serviceSigner(name string, makeKey func() (crypto.Signer, error)) signer {
-	return signer{name: name, open: func(t *testing.T, host string) (func(string) error, string) {
+// environment of a GitHub job, under testenv's policy with step as its way to
+// sign. A nil makeKey is testenv's own key.
+func serviceSigner(name, step string, makeKey func() (crypto.Signer, error)) signer {
+	return signer{name: name, open: func(t *testing.T, host string) hand {
 		world := testenv.NewWorld(t, true)
 		// Its issuers, but the registry under test.
 		world.Registry = &devworld.Registry{Host: host}
-		env := testenv.New(t, testenv.Options{World: world})
+		policy := strings.Replace(testenv.Policy, "{method: cosign, key: release}", step, 1)
+		if policy == testenv.Policy && step != legacyStep {
+			t.Fatal("the policy has no step to be replaced")
+		}
+		env := testenv.New(t, testenv.Options{World: world, Policy: policy})
+		file := filepath.Join(env.Dir, "release.key")
 		if makeKey != nil {
-			writeKey(t, filepath.Join(env.Dir, "release.key"), makeKey)
+			writeKey(t, file, makeKey)
 		}
 		service := env.Start(nil)
 		info, ok := service.Keys.Info("release")
@@ -59,7 +71,7 @@ func serviceSigner(name string, makeKey func() (crypto.Signer, error)) signer {
 			t.Fatal(err)
 		}
 		runs := 9000
-		return func(ref string) error {
+		sign := func(ref string) error {
 			runs++
 			job := devworld.NewGitHubJob()
 			job.RunID = strconv.Itoa(runs)
@@ -74,8 +86,23 @@ func serviceSigner(name string, makeKey func() (crypto.Signer, error)) signer {
 				return fmt.Errorf("sealwright-ci: exit status %d: %s", status, out)
 			}
 			return nil
-		}, public
+		}
+		return hand{sign, public, readKey(t, file)}
 	}}
+}
+
+func readKey(t *testing.T, path string) crypto.Signer {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.(crypto.Signer)
 }
 
 func writeKey(t *testing.T, path string, makeKey func() (crypto.Signer, error)) {
