@@ -34,8 +34,8 @@ FROM scratch AS server
 ARG TARGETARCH
 COPY --from=service /ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=service /linux/${TARGETARCH}/sealwrightd /usr/bin/sealwrightd
-# An empty folder of the service's user: a new volume takes owner and mode from it.
-COPY --from=service --chown=65532:65532 /state /var/lib/sealwright
+# Holds an empty folder sealwright (0700): a new volume takes owner and mode from it.
+COPY --from=service --chown=65532:65532 /state /var/lib
 USER 65532:65532
 # SQLite puts large temporary files into the working folder where there is no /tmp.
 WORKDIR /var/lib/sealwright

@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X main.stamped=$(VERSION)
 GOBUILD  := go build -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build dist images clean ci
+.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build dist images doors clean ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -50,7 +50,10 @@ dist: ## static programs for Linux, their checksums and CA roots, into dist/ (AR
 images: ## the container images ci, gitlab and server from dist/, with buildah
 	@.ci/images
 
-ci: ## what CI runs: demo, test, lint, conformance
+doors: ## the images, the GitHub action, the GitLab component: each has an image signed by a dev service
+	@.ci/doors
+
+ci: ## what CI runs: demo, test, lint, conformance, doors
 	@.ci/run
 
 clean: ## remove bin/ and dist/

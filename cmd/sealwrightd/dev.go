@@ -182,6 +182,7 @@ apiVersion: sealwright.dev/v1
 project: payments
 repositories:
   - {forge: github.test, name: acme/payments-web, id: "74", owner_id: "65", images: ["{{.Registry}}/payments/*"]}
+  - {forge: gitlab.test, name: acme/payments/api, id: "20", owner_id: "72", images: ["{{.Registry}}/payments/*"]}
 policies:
   release:
     tags: ["v*"]
@@ -191,6 +192,7 @@ policies:
       github:
         events: [push, release]
         workflow: .github/workflows/release.yml
+      gitlab: {events: [push]}
     sign:
       - {method: cosign, key: release}
       - {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: "sourceRepositoryURI,sourceRepositoryDigest"}}
