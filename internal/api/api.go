@@ -59,6 +59,22 @@ type SubmitRequest struct {
 	// DeadlineSeconds is how long the request may wait for approvals and
 	// outside parties; 0 is the service's default.
 	DeadlineSeconds int64 `json:"deadlineSeconds,omitempty"`
+	// Publish is "service" (the default) or "client": who writes the signatures.
+	Publish string `json:"publish,omitempty"`
+}
+
+// PublishService and PublishClient are the values of SubmitRequest.Publish.
+const (
+	PublishService = "service"
+	PublishClient  = "client"
+)
+
+// Publisher returns who writes the signatures, as a domain value.
+func (r SubmitRequest) Publisher() signing.Publisher {
+	if p := strings.TrimSpace(r.Publish); p != PublishService {
+		return signing.Publisher(p)
+	}
+	return signing.ByService
 }
 
 // ArtifactRef names an artifact by digest. Tag, if set, is signed along with
@@ -97,7 +113,7 @@ func ReadSubmission(body io.Reader) (SubmitRequest, error) {
 }
 
 func (r SubmitRequest) canonical() SubmitRequest {
-	out := SubmitRequest{Policy: strings.TrimSpace(r.Policy), DeadlineSeconds: r.DeadlineSeconds}
+	out := SubmitRequest{Policy: strings.TrimSpace(r.Policy), DeadlineSeconds: r.DeadlineSeconds, Publish: string(r.Publisher())}
 	for _, a := range r.Artifacts {
 		out.Artifacts = append(out.Artifacts, ArtifactRef{
 			Repository: strings.TrimSpace(a.Repository),
@@ -125,6 +141,9 @@ func (r SubmitRequest) Digest() (signing.Digest, error) {
 func (r SubmitRequest) Validate() error {
 	if !rePolicy.MatchString(r.Policy) {
 		return &signing.Error{Code: signing.Invalid, Message: "not the name of a signing policy", Expected: "1 to 128 of letters, digits, '.', '_', '-'", Found: quote(r.Policy), Fix: "set `policy` to the name of a policy of your project, as in `release`"}
+	}
+	if !r.Publisher().Valid() {
+		return &signing.Error{Code: signing.Invalid, Message: "`publish` names nobody who could publish", Expected: PublishService + " or " + PublishClient, Found: quote(r.Publish)}
 	}
 	if n := len(r.Artifacts); n == 0 || n > signing.MaxArtifacts {
 		return &signing.Error{Code: signing.Invalid, Message: "wrong number of artifacts", Expected: fmt.Sprintf("1 to %d", signing.MaxArtifacts), Found: fmt.Sprint(n), Fix: "split the submission, or list what is to be signed in `artifacts`"}
@@ -185,6 +204,7 @@ type Request struct {
 	Version         int64                `json:"version"`
 	Project         string               `json:"project,omitempty"`
 	Policy          string               `json:"policy"`
+	Publish         string               `json:"publish,omitempty"` // "client", or not there
 	Artifacts       []Artifact           `json:"artifacts"`
 	Origin          Origin               `json:"origin"`
 	Decision        *Decision            `json:"decision,omitempty"`

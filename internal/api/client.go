@@ -220,7 +220,7 @@ func (c *Client) send(ctx context.Context, timeout time.Duration, method, path s
 	req.Header = h
 	req.Header.Set("Accept", "application/json, "+ContentTypeProblem)
 	req.Header.Set("User-Agent", c.agent)
-	if body != nil {
+	if body != nil && h.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	res, err := c.http.Do(req)

@@ -12,7 +12,7 @@ const optionFormat = "format"
 // FromRequest returns r and its tasks as their own job may see them.
 func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Request {
 	out := Request{
-		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy,
+		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy, Publish: string(r.Publish),
 		Artifacts: make([]Artifact, 0, len(r.Artifacts)), Tasks: make([]Task, 0, len(tasks)),
 		Origin: fromOrigin(r.Origin), CancelRequested: r.CancelRequested, Failure: fromError(r.Failure),
 		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint,
@@ -58,7 +58,7 @@ func Summarize(r signing.Request, digest signing.Digest) Summary {
 // render them. Fields that the wire does not carry are zero.
 func (r Request) Domain() (signing.Request, []signing.Task) {
 	out := signing.Request{
-		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy,
+		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy, Publish: signing.Publisher(r.Publish),
 		Origin: r.Origin.domain(), CancelRequested: r.CancelRequested, Failure: r.Failure.Err(),
 		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended,
 	}

@@ -46,6 +46,8 @@ var kindTable = map[string]kind{
 	KeyAttempt:     {aboutTask, []string{"key", "attempt", "intent"}, []string{"key_version", "method", "generation"}},
 	TaskSigned:     {aboutTask, []string{"key", "envelope"}, []string{"key_version", "method", "intent", "attempt", "record"}},
 	TaskPublished:  {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "record"}},
+	TaskReleased:   {aboutTask, []string{"envelope"}, []string{"repository", "digest", "tag", "method", "key", "record"}},
+	TaskDelivered:  {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "record"}},
 	TaskRecognised: {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "key_version", "record"}},
 	TaskFailed:     {aboutTask, []string{"code"}, []string{"step", "attempt", "tries", "failure"}},
 	TaskRequeued:   {aboutTask, []string{"why"}, []string{"intent", "attempt"}},

@@ -39,6 +39,8 @@ const (
 	TaskPrepared     = "task.prepared"   // the exact bytes to be signed, by digest
 	KeyAttempt       = "key.attempt"     // committed before the key is asked
 	TaskSigned       = "task.signed"     // the one envelope of the intent
+	TaskReleased     = "task.released"   // the envelope was given to the job, which publishes it
+	TaskDelivered    = "task.delivered"  // the job says that it published there; the service cannot read it
 	TaskPublished    = "task.published"  // read back and verified where it says
 	TaskRecognised   = "task.recognised" // an equal signature was already there
 	TaskFailed       = "task.failed"

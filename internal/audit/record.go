@@ -96,7 +96,15 @@ func Signed(t *signing.Task) map[string]string {
 	return out
 }
 
-// Located returns the attributes of TaskPublished and TaskRecognised.
+// Released returns the attributes of TaskReleased.
+func Released(t *signing.Task) map[string]string {
+	out := ofTask(t)
+	out["envelope"] = string(signing.DigestOf(t.Envelope.Bytes))
+	return out
+}
+
+// Located returns the attributes of TaskPublished, TaskDelivered and
+// TaskRecognised.
 func Located(t *signing.Task) map[string]string {
 	out := ofTask(t)
 	uris := make([]string, 0, len(t.Locations))

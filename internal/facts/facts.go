@@ -160,7 +160,7 @@ func (l *look) manifest(ctx context.Context, a signing.Artifact, in *registry.De
 		// none, and missing is no.
 	case attestation(in, m):
 		img.Kind, img.Platforms = signing.KindAttestation, []string{in.Platform.String()}
-	case isImageConfig(m.Config.MediaType):
+	case registry.IsImageConfig(m.Config.MediaType):
 		img.Kind = signing.KindImage
 		if err := l.readConfig(ctx, a.Repository, *m.Config, &img); err != nil {
 			return signing.Manifest{}, nil, err
@@ -291,10 +291,6 @@ func (l *look) readConfig(ctx context.Context, repo signing.Repository, c regist
 		img.Platforms = []string{conf.Platform.String()}
 	}
 	return nil
-}
-
-func isImageConfig(mediaType string) bool {
-	return mediaType == registry.MediaTypeConfig || mediaType == "application/vnd.docker.container.image.v1+json"
 }
 
 func (l *look) bounded(m map[string]string) error {

@@ -80,6 +80,12 @@ func IsManifest(mediaType string) bool {
 	return isIndex(mediaType) || mediaType == MediaTypeImage || mediaType == MediaTypeDockerImage
 }
 
+// IsImageConfig reports whether a config of this media type is that of an image,
+// which holds its labels.
+func IsImageConfig(mediaType string) bool {
+	return mediaType == MediaTypeConfig || mediaType == mediaTypeDockerConfig
+}
+
 func isIndex(mediaType string) bool {
 	return mediaType == MediaTypeIndex || mediaType == MediaTypeDockerIndex
 }

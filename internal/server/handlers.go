@@ -30,7 +30,7 @@ func (s *Server) submit(c echo.Context, who caller) error {
 	if err != nil {
 		return s.refuseToken(c, who, err)
 	}
-	sub := workflow.Submission{Policy: body.Policy, IdempotencyKey: key, Deadline: time.Duration(body.DeadlineSeconds) * time.Second}
+	sub := workflow.Submission{Policy: body.Policy, IdempotencyKey: key, Deadline: time.Duration(body.DeadlineSeconds) * time.Second, Publish: body.Publisher()}
 	for _, a := range body.Artifacts {
 		sub.Artifacts = append(sub.Artifacts, a.Artifact())
 	}

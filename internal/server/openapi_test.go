@@ -88,6 +88,7 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 		t.Errorf("cancel answered %d: %s", ans.Status, ans.Body)
 	}
 	hold.Release()
+	r.publishes(2, r.e.Image(t.Name()+" by its job"))
 	r.as(r.e.Person(signing.Auditor), api.PathRequests)
 	r.logged()
 	for _, path := range []string{"/v1/trust/keys", "/v1/trust/keys/release", "/v1/trust/log", "/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5", "/healthz", "/readyz", "/metrics", "/openapi.yaml"} {

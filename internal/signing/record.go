@@ -26,7 +26,7 @@ func (d Decision) Digest() Digest { return encodedDigest(d) }
 // intent, envelope, locations. Its state and how often something was tried are
 // told by the order of its events.
 func (t Task) RecordDigest() Digest {
-	t.State, t.Version, t.Attempts, t.Tries, t.Failure = "", 0, 0, 0, nil
+	t.State, t.Version, t.Attempts, t.Tries, t.Released, t.Failure = "", 0, 0, 0, false, nil
 	return encodedDigest(t)
 }
 

@@ -75,9 +75,11 @@ type Task struct {
 	Envelope   *Envelope  `json:"envelope,omitempty"`
 	Locations  []Location `json:"locations,omitempty"`
 	Recognised bool       `json:"recognised,omitempty"` // an equal signature was already there
-	Attempts   int        `json:"attempts"`             // committed key attempts; key uses never exceed them
-	Tries      int        `json:"tries"`                // of the present step since it last succeeded
-	Failure    *Error     `json:"failure,omitempty"`    // the last error, final in TaskFailed
+	// Released says that the envelope was given to the job, which publishes it.
+	Released bool   `json:"released,omitempty"`
+	Attempts int    `json:"attempts"`          // committed key attempts; key uses never exceed them
+	Tries    int    `json:"tries"`             // of the present step since it last succeeded
+	Failure  *Error `json:"failure,omitempty"` // the last error, final in TaskFailed
 }
 
 // Padding names an RSA signature scheme. It is empty for ECDSA and Ed25519.

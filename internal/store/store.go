@@ -183,9 +183,10 @@ func checkPragmas(ctx context.Context, c *sql.Conn) error {
 }
 
 // forgetClaims frees jobs and leases of earlier processes, so that work goes on
-// at once after a crash. They are dead: this process holds the lock file.
+// at once after a crash. They are dead: this process holds the lock file. Leases
+// of jobs stay: those run elsewhere.
 func (s *Store) forgetClaims(ctx context.Context) error {
-	if _, err := s.writer.ExecContext(ctx, "UPDATE jobs SET owner = '', due = min(due, ?) WHERE owner <> ''; DELETE FROM leases", nanos(s.now())); err != nil {
+	if _, err := s.writer.ExecContext(ctx, "UPDATE jobs SET owner = '', due = min(due, ?) WHERE owner <> ''; DELETE FROM leases WHERE substr(owner, 1, length(?)) <> ?", nanos(s.now()), ClientOwner, ClientOwner); err != nil {
 		return dbError("freeing the claims of earlier processes", err)
 	}
 	return nil

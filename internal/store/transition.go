@@ -49,6 +49,9 @@ func (tx *Tx) Transition(c Change) (err error) {
 		if err := about(c.Events, r.ID, ""); err != nil {
 			return err
 		}
+		if err := tx.dropContents(r, to); err != nil {
+			return err
+		}
 		if err := tx.putRequest(r, to); err != nil {
 			return err
 		}

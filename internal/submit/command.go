@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/ci"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -56,7 +57,7 @@ Flags:
 `
 
 const usageEnd = `
-Outputs for later steps: request-id, state; digests, tags, signatures (JSON).
+Outputs for later steps: request-id, state, delivered; digests, tags, signatures (JSON).
 Exit codes: 0 signed, 1 error, 2 usage, 3 denied, 4 timed out, 5 verification failed.
 `
 
@@ -81,6 +82,7 @@ func flags() [][3]string {
 		{"tags-after", "LIST", "tags to be moved to the images once their signatures are there"},
 		{"sign-tag", "LIST", "tags to be signed along with every image; none is implied"},
 		{"audience", "AUD", "audience of the token (default: the server's address)"},
+		{"publish", "WHO", "who writes the signatures: service (default), or client, this step"},
 		{"wait", "BOOL", "wait for the signatures (default: true; --wait=false does not)"},
 		{"timeout", "TIME", "how long to wait (default: 30m)"},
 		{"deadline", "TIME", "how long the request may stay open at the service"},
@@ -202,6 +204,13 @@ func (v settings) options(p Process, env *ci.Environment, args []string) (Option
 	var err error
 	if o.Pushed, err = v.pushed(); err != nil {
 		return o, err
+	}
+	switch who := v.get("publish"); who {
+	case "", api.PublishService:
+	case api.PublishClient:
+		o.Publish = signing.ByClient
+	default:
+		return o, &signing.Error{Code: signing.Invalid, Message: "the input `publish` names nobody who could publish", Expected: "service or client", Found: fmt.Sprintf("%.40q", who)}
 	}
 	if o.NoWait, err = v.no("wait"); err != nil {
 		return o, err

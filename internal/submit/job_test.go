@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/submit"
@@ -22,20 +24,30 @@ import (
 // process of the same job.
 type job struct {
 	t      *testing.T
-	s      *testenv.Service
+	env    *testenv.Env
 	dir    string
 	faults *testenv.Faults // nil for none
 	// after, where set, runs after every call of the process to the outside.
 	after func()
 	token string // of the one that GitHub's job gets
 
-	mu  sync.Mutex
-	out bytes.Buffer // guarded by mu
+	mu      sync.Mutex
+	service *testenv.Service // guarded by mu; the one that answers now
+	out     bytes.Buffer     // guarded by mu
 }
 
 func newJob(t *testing.T, s *testenv.Service) *job {
-	j := devworld.NewGitHubJob()
-	return &job{t: t, s: s, dir: t.TempDir(), token: s.Env.GitHub(j)}
+	return &job{t: t, env: s.Env, service: s, dir: t.TempDir(), token: s.Env.GitHub(devworld.NewGitHubJob())}
+}
+
+// server is the address that jobs have of the service, wherever it runs.
+const server = "http://127.0.0.1:9"
+
+// restarted makes s the service that answers.
+func (j *job) restarted(s *testenv.Service) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.service = s
 }
 
 func (j *job) Write(b []byte) (int, error) {
@@ -61,6 +73,13 @@ func (j *job) RoundTrip(r *http.Request) (*http.Response, error) {
 			return "registry"
 		})
 	}
+	if strings.HasPrefix(r.URL.Path, "/v1/") {
+		j.mu.Lock()
+		host := strings.TrimPrefix(j.service.HTTP.URL, "http://")
+		j.mu.Unlock()
+		r = r.Clone(r.Context())
+		r.URL.Host, r.Host = host, ""
+	}
 	resp, err := base.RoundTrip(r)
 	if j.after != nil {
 		j.after()
@@ -84,7 +103,7 @@ func (j *job) run(args ...string) int {
 		}()
 	}
 	env := map[string]string{
-		"SEALWRIGHT_SERVER": j.s.HTTP.URL, "SEALWRIGHT_AUDIENCE": testenv.Audience, "SEALWRIGHT_POLICY": "release", "SEALWRIGHT_ID_TOKEN": j.token,
+		"SEALWRIGHT_SERVER": server, "SEALWRIGHT_AUDIENCE": testenv.Audience, "SEALWRIGHT_POLICY": "release", "SEALWRIGHT_ID_TOKEN": j.token,
 		"SEALWRIGHT_OUTPUT_FILE": filepath.Join(j.dir, "outputs"), "SEALWRIGHT_SUMMARY_FILE": filepath.Join(j.dir, "summary"), "HOME": j.dir,
 	}
 	clock := &fastClock{}
@@ -146,4 +165,42 @@ func (j *job) names(repository signing.Repository, tag string) string {
 		j.t.Fatalf("%s:%s answers %s", repository, tag, resp.Status)
 	}
 	return string(signing.DigestOf(b.Bytes()))
+}
+
+// lastRequest returns the id of the request that the log names.
+func (j *job) lastRequest() string {
+	j.t.Helper()
+	m := regexp.MustCompile(`sr_[0-9A-Z]{16}`).FindString(j.log())
+	if m == "" {
+		j.t.Fatalf("no request in the log:\n%s", j.log())
+	}
+	return m
+}
+
+// cancel withdraws a request with the job's token.
+func (j *job) cancel(id string) api.Request {
+	j.t.Helper()
+	var r api.Request
+	j.service.Post("/v1/requests/"+id+"/cancel", j.token, "", "").JSON(j.t, &r)
+	return r
+}
+
+// ended reads a request with a person's token until it is over.
+func (j *job) ended(id string) api.Request {
+	j.t.Helper()
+	c, err := api.NewClient(api.ClientOptions{Server: j.service.HTTP.URL})
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	var r api.Request
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); {
+		if r, err = c.GetAs(j.t.Context(), id, j.env.Person(signing.Auditor), r.Version, time.Second); err != nil {
+			j.t.Fatal(err)
+		}
+		if r.State.Terminal() {
+			return r
+		}
+	}
+	j.t.Fatalf("request %s is %s", id, r.State)
+	return r
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/sealwright/sealwright/internal/api"
@@ -57,10 +58,12 @@ func (p *progress) end() {
 }
 
 func progressLine(r api.Request) string {
-	published, recognised, trouble := 0, 0, ""
+	published, delivered, recognised, trouble := 0, 0, 0, ""
 	for _, t := range r.Tasks {
 		switch {
-		case t.State == signing.Published || t.State == signing.Delivered:
+		case t.State == signing.Delivered:
+			delivered++
+		case t.State == signing.Published:
 			published++
 			if t.Recognised {
 				recognised++
@@ -70,6 +73,9 @@ func progressLine(r api.Request) string {
 		}
 	}
 	signatures := fmt.Sprintf("%d of %s published", published, count(len(r.Tasks), "signature"))
+	if delivered > 0 {
+		signatures += fmt.Sprintf(", %d delivered", delivered)
+	}
 	switch r.State {
 	case signing.Pending:
 		return "pending: the service is deciding"
@@ -87,6 +93,17 @@ func progressLine(r api.Request) string {
 	default:
 		return string(r.State)
 	}
+}
+
+// delivered returns how many signatures the service has only this job's word for.
+func delivered(r api.Request) int {
+	n := 0
+	for _, t := range r.Tasks {
+		if t.State == signing.Delivered {
+			n++
+		}
+	}
+	return n
 }
 
 func count(n int, what string) string {
@@ -231,6 +248,18 @@ func (s *step) showRefusal(heading string, e *signing.Error, reasons *signing.Re
 	s.CI.Annotate(ci.LevelError, "Sealwright: "+heading, strings.TrimSpace(note))
 }
 
+// warnWaiting says, once, that people are asked for approval while only this job
+// can publish.
+func (s *step) warnWaiting() {
+	d := s.request.Decision
+	asked := s.request.State == signing.AwaitingApproval || d != nil && d.Effect == signing.NeedsApproval && !s.request.State.Terminal()
+	if s.Publish != signing.ByClient || s.warned || !asked {
+		return
+	}
+	s.warned = true
+	s.warn("approval may come after this job has ended", "with `publish: client` only this job can write the signatures: if it ends before people approve, nothing is published. Let the service publish (`publish: service`), or give `timeout` time for the approval")
+}
+
 // warn says what is no reason to stop.
 func (s *step) warn(title, text string) {
 	s.progress.end()
@@ -261,7 +290,10 @@ func (s *step) showSignatures() {
 			continue
 		}
 		verb := "signed"
-		if t.Recognised {
+		switch {
+		case t.State == signing.Delivered:
+			verb = "delivered"
+		case t.Recognised:
 			verb = "already signed"
 		}
 		s.CI.Print(fmt.Sprintf("%s %s (%s, key %s)\n", verb, ci.Clean(t.Artifact.Artifact().String()), ci.Clean(t.Method), ci.Clean(t.Key)))
@@ -271,6 +303,9 @@ func (s *step) showSignatures() {
 	}
 	if below > 0 {
 		s.CI.Print(fmt.Sprintf("and %s of manifests below\n", count(below, "signature")))
+	}
+	if n := delivered(s.request); n > 0 {
+		s.CI.Print(fmt.Sprintf("%s delivered, not published: this job wrote and read back what the service signed; the service could not read it back\n", count(n, "signature")))
 	}
 	for _, m := range s.moves {
 		s.CI.Print(fmt.Sprintf("%s names %s\n", m.name(), m.digest))
@@ -363,6 +398,7 @@ func (s *step) writeOutputs() error {
 	}
 	omitted, err := s.CI.Outputs([]ci.Output{
 		{Name: "request-id", Value: s.request.ID}, {Name: "state", Value: string(s.request.State)},
+		{Name: "delivered", Value: strconv.FormatBool(delivered(s.request) > 0)},
 		{Name: "digests", Value: string(d)}, {Name: "tags", Value: string(moved)}, {Name: "signatures", Value: string(sigs)},
 	})
 	if len(omitted) > 0 {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/api"
@@ -71,6 +72,8 @@ type Options struct {
 	Deadline       time.Duration // of the request at the service; 0 is its default
 	Timeout        time.Duration // of this step; 0 is DefaultTimeout
 	NoWait         bool
+	// Publish says who writes the signatures to the registry.
+	Publish signing.Publisher
 
 	TTY       bool   // progress in place, and colours
 	Agent     string // User-Agent
@@ -117,9 +120,15 @@ type step struct {
 	tokenAt   time.Time
 	requested bool // a submission was sent, whether or not an answer came
 	request   api.Request
-	secret    string // the capability
-	renewals  int
-	progress  progress
+	id        string // of the request, from the first answer on
+	holder    string // of leases
+
+	renewing sync.Mutex // held while a capability is asked for anew
+	renewals int        // guarded by renewing
+	mu       sync.Mutex
+	secret   string // guarded by mu; the capability
+	progress progress
+	warned   bool // that an approval is waited for
 }
 
 // Run does the step and returns its exit code. When ctx ends, a request that
@@ -140,7 +149,7 @@ func Run(ctx context.Context, o Options) int {
 	if o.Audience == "" {
 		o.Audience = o.Server
 	}
-	s := &step{Options: o, deadline: o.Now().Add(o.Timeout)}
+	s := &step{Options: o, deadline: o.Now().Add(o.Timeout), holder: newHolder()}
 	s.progress = progress{env: o.CI, tty: o.TTY}
 	err := s.run(ctx)
 	s.progress.end()
@@ -173,7 +182,7 @@ func (s *step) run(ctx context.Context) error {
 		return usageError{err}
 	}
 	// What can be known to be wrong without a network is said before using one.
-	probe := api.SubmitRequest{Policy: s.Policy, DeadlineSeconds: int64(s.Deadline / time.Second), Artifacts: placeholders(images, tags)}
+	probe := api.SubmitRequest{Policy: s.Policy, Publish: string(s.Publish), DeadlineSeconds: int64(s.Deadline / time.Second), Artifacts: placeholders(images, tags)}
 	if err := probe.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -192,7 +201,7 @@ func (s *step) run(ctx context.Context) error {
 	if err != nil {
 		return localError{err}
 	}
-	s.body = api.SubmitRequest{Policy: probe.Policy, DeadlineSeconds: probe.DeadlineSeconds, Artifacts: artifacts(images, tags)}
+	s.body = api.SubmitRequest{Policy: probe.Policy, Publish: probe.Publish, DeadlineSeconds: probe.DeadlineSeconds, Artifacts: artifacts(images, tags)}
 	if s.IdempotencyKey == "" {
 		digest, err := s.body.Digest()
 		if err != nil {
@@ -204,6 +213,9 @@ func (s *step) run(ctx context.Context) error {
 		return err
 	}
 	s.warnEarly(early)
+	if err := s.upload(ctx); err != nil {
+		return err
+	}
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
@@ -240,6 +252,9 @@ func (s *step) inputs() (images []image, tags []string, err error) {
 	if s.NoWait && len(s.moves) > 0 {
 		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`tags-after` needs the signatures, and this step does not wait for them", Expected: "`wait: true` with `tags-after`", Found: "`wait: false`", Fix: "wait, or move the tags in a step that does"}
 	}
+	if s.NoWait && s.Publish == signing.ByClient {
+		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`publish: client` needs this step to wait: it publishes", Expected: "`wait: true` with `publish: client`", Found: "`wait: false`", Fix: "wait, or let the service publish"}
+	}
 	return images, tags, nil
 }
 
@@ -248,7 +263,7 @@ func (s *step) outcome() error {
 	r := s.request
 	switch r.State {
 	case signing.Completed:
-		return checkCompleted(s.body, r)
+		return checkCompleted(s.body, r, s.Publish)
 	case signing.RequestDenied:
 		return &signing.Error{Code: signing.Denied, Message: "the policy or a person said no", Fix: "ask the operator of the service for the decision on this request"}
 	case signing.RequestExpired:
@@ -266,11 +281,11 @@ func (s *step) outcome() error {
 
 // checkCompleted holds the service's answer against what was submitted: every
 // artifact must have a signature with a place where it can be found.
-func checkCompleted(body api.SubmitRequest, r api.Request) error {
+func checkCompleted(body api.SubmitRequest, r api.Request, publish signing.Publisher) error {
 	done := map[api.ArtifactRef]bool{}
 	for _, t := range r.Tasks {
 		switch {
-		case t.State == signing.Delivered, t.State == signing.Published && len(t.Locations) > 0:
+		case (t.State == signing.Published || t.State == signing.Delivered && publish == signing.ByClient) && len(t.Locations) > 0:
 			done[t.Artifact] = true
 		default:
 			return mismatchError{&signing.Error{Code: signing.Internal, Message: "the service says completed, but task " + ci.Clean(t.ID) + " is not", Expected: "published, with a location", Found: string(t.State), Fix: "do not ship these images; report this to the operator of the service"}}

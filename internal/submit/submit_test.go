@@ -297,7 +297,7 @@ func TestACapabilityThatAnotherStepTookOverIsAskedForAgain(t *testing.T) {
 		}
 		return false
 	}
-	w.check(w.main(t.Context()), submit.ExitError, "not the capability of this request")
+	w.check(w.main(t.Context()), submit.ExitError, "another step keeps taking this request over")
 }
 
 func TestAWaitThatTakesTooLongExitsFourAndLeavesTheRequestAlone(t *testing.T) {
@@ -451,7 +451,7 @@ func TestOnGitLabEverythingGoesToFilesOfTheJob(t *testing.T) {
 		"SEALWRIGHT_SERVER": w.http.URL, "SEALWRIGHT_POLICY": "release", "SEALWRIGHT_IMAGES": imageA,
 	}
 	w.check(w.main(t.Context()), submit.ExitOK)
-	if got := w.file("sealwright.env"); !strings.Contains(got, "SEALWRIGHT_REQUEST_ID="+requestID+"\nSEALWRIGHT_STATE=completed\nSEALWRIGHT_DIGESTS=[\"") {
+	if got := w.file("sealwright.env"); !strings.Contains(got, "SEALWRIGHT_REQUEST_ID="+requestID+"\nSEALWRIGHT_STATE=completed\nSEALWRIGHT_DELIVERED=false\nSEALWRIGHT_DIGESTS=[\"") {
 		t.Errorf("dotenv:\n%s", got)
 	}
 	if !strings.Contains(w.file("sealwright-summary.md"), requestID) {

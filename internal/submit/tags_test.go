@@ -128,7 +128,7 @@ func TestNoTagMovesWithoutASignatureThatTheJobCanRead(t *testing.T) {
 	j := newJob(t, s)
 	hide := hiding{j, ".sig"}
 	code := submit.Main(t.Context(), submit.Process{
-		Args: []string{string(a.Repository) + "@" + string(a.Digest), "--tags-after", "v1", "--server", s.HTTP.URL, "--audience", testenv.Audience, "--policy", "release"},
+		Args: []string{string(a.Repository) + "@" + string(a.Digest), "--tags-after", "v1", "--server", server, "--audience", testenv.Audience, "--policy", "release"},
 		Env:  func(k string) string { return map[string]string{"SEALWRIGHT_ID_TOKEN": j.token}[k] }, Stdout: j, Stderr: j, Transport: hide,
 	})
 	if code != submit.ExitVerifier || j.names(a.Repository, "v1") != "" {

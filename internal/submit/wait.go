@@ -37,7 +37,15 @@ func (s *step) submit(ctx context.Context) error {
 		r, capability, err := s.client.Submit(call, s.token, s.IdempotencyKey, s.body)
 		if err == nil {
 			s.CI.Mask(capability)
-			s.request, s.secret = r, capability
+			if s.id != "" && r.ID != s.id {
+				return mismatchError{&signing.Error{Code: signing.Internal, Message: "the service took the same submission for another request", Expected: s.id, Found: ci.Clean(r.ID), Fix: "report this to the operator of the service"}}
+			}
+			s.mu.Lock()
+			s.secret = capability
+			s.mu.Unlock()
+			if s.request = r; s.id == "" {
+				s.id = r.ID
+			}
 			s.progress.end()
 			s.CI.Print(fmt.Sprintf("request %s: %s, policy %s\n", r.ID, count(len(s.body.Artifacts), "artifact"), s.body.Policy))
 			s.progress.show(r)
@@ -75,16 +83,15 @@ func (s *step) wait(ctx context.Context) error {
 		if left <= 0 {
 			return fmt.Errorf("%w after %s: the request is %s", errTimeout, s.Timeout, s.request.State)
 		}
-		asked := s.Now()
-		r, err := s.client.Get(ctx, s.request.ID, s.secret, s.request.Version, min(pollWait, left))
+		asked, secret := s.Now(), s.capability()
+		r, err := s.client.Get(ctx, s.request.ID, secret, s.request.Version, min(pollWait, left))
 		switch {
 		case ctx.Err() != nil:
 			return fmt.Errorf("waiting for request %s: %w", s.request.ID, ctx.Err())
-		case signing.CodeOf(err) == signing.Unauthenticated && s.renewals < maxRenewals:
+		case takenOver(err):
 			// Another step that asked for the same took the capability over. The
 			// same submission again is the same request, with a new capability.
-			s.renewals++
-			if err := s.submit(ctx); err != nil {
+			if err := s.renew(ctx, secret); err != nil {
 				return err
 			}
 			continue
@@ -103,6 +110,13 @@ func (s *step) wait(ctx context.Context) error {
 		same := r.Version == s.request.Version
 		s.request = r
 		s.progress.show(r)
+		s.warnWaiting()
+		if s.toPublish() {
+			if err := s.publish(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		// A server or proxy that does not hold the poll must not be spun on.
 		if same && s.Now().Sub(asked) < minBackoff {
 			if err := s.Sleep(ctx, minBackoff); err != nil {

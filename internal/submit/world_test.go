@@ -171,7 +171,7 @@ func (w *world) service(rw http.ResponseWriter, r *http.Request) error {
 	case r.Method == "GET" && r.URL.Path == "/v1/requests/"+requestID:
 		w.calls = append(w.calls, "GET")
 		if r.Header.Get("Authorization") != "" || r.Header.Get(api.HeaderCapability) != w.capability {
-			return &signing.Error{Code: signing.Unauthenticated, Message: "not the capability of this request"}
+			return &signing.Error{Code: signing.NotFound, Message: "no such request, or not with this capability"}
 		}
 		if len(w.steps) > 0 {
 			w.tasks = w.steps[0](&w.request, w.tasks)

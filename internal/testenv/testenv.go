@@ -97,13 +97,15 @@ type Options struct {
 	// World, if set, is shared: making one takes two RSA keys.
 	World       *devworld.World
 	NoReferrers bool
-	Policy      string // in place of Policy
-	Keys        string // YAML list below `keys:`, in place of one key `release`
-	MaxPages    int    // of the database
-	Poll        time.Duration
-	Lease       time.Duration
-	Workers     int
-	Checkpoint  time.Duration // between checkpoints; 0 means only Sequence signs
+	// NoRegistry leaves the service without a row for the registry.
+	NoRegistry bool
+	Policy     string // in place of Policy
+	Keys       string // YAML list below `keys:`, in place of one key `release`
+	MaxPages   int    // of the database
+	Poll       time.Duration
+	Lease      time.Duration
+	Workers    int
+	Checkpoint time.Duration // between checkpoints; 0 means only Sequence signs
 	// RegistryTimeout bounds one request to the registry; 0 is the client's default.
 	RegistryTimeout config.Duration
 }
@@ -225,7 +227,11 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return err
 	}
 	base := s.Faults.Transport(http.DefaultTransport.(*http.Transport).Clone(), Registry)
-	s.Registry, err = registry.New([]registry.Config{{Host: e.World.Registry.Host, InsecureHTTP: true, Timeout: e.Options.RegistryTimeout}}, registry.Options{Transport: base, Log: log})
+	host := e.World.Registry.Host
+	if e.Options.NoRegistry {
+		host = "127.0.0.1:9" // nobody is there
+	}
+	s.Registry, err = registry.New([]registry.Config{{Host: host, InsecureHTTP: true, Timeout: e.Options.RegistryTimeout}}, registry.Options{Transport: base, Log: log})
 	if err != nil {
 		return err
 	}

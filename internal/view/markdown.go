@@ -103,6 +103,7 @@ func RequestMarkdown(r signing.Request, tasks []signing.Task, checkpoint string)
 		single(&b, signing.Reason{Rule: f.Message, Wanted: f.Expected, Found: f.Found, Fix: f.Fix})
 	}
 	images(&b, r, tasks)
+	deliveries(&b, tasks)
 	verify(&b, r, tasks)
 	if r.Decision != nil && r.Decision.Reasons.Rule != "" {
 		b.WriteString("\n#### Decision\n\n" + Markdown(r.Decision.Reasons))
@@ -205,12 +206,27 @@ func method(s signing.Step) string {
 	return s.Method
 }
 
+// deliveries says what the word means: nobody but the job has seen these.
+func deliveries(b *strings.Builder, tasks []signing.Task) {
+	n := 0
+	for _, t := range tasks {
+		if t.State == signing.Delivered {
+			n++
+		}
+	}
+	if n > 0 {
+		fmt.Fprintf(b, "\n⚠️ %s **delivered**, not published: the job wrote and read back what the service signed; the service cannot read that registry.\n", plural(n, "signature is", "signatures are"))
+	}
+}
+
 func result(t signing.Task) string {
 	switch {
 	case t.State == signing.Published && t.Recognised:
 		return "already signed"
 	case t.State == signing.Published:
 		return "signed"
+	case t.State == signing.Delivered:
+		return "delivered by the job"
 	case t.State == signing.TaskFailed && t.Failure != nil:
 		return "failed: " + escape(t.Failure.Message)
 	default:
@@ -230,7 +246,7 @@ func verify(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 		if below(r, t.Artifact) {
 			continue // the command for the index is the one that is needed
 		}
-		if t.State != signing.Published || t.Step.Method != "cosign" || !reKeyID.MatchString(t.Step.Key) || t.Artifact.Validate() != nil {
+		if t.State != signing.Published && t.State != signing.Delivered || t.Step.Method != "cosign" || !reKeyID.MatchString(t.Step.Key) || t.Artifact.Validate() != nil {
 			continue
 		}
 		image := string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)

@@ -31,7 +31,10 @@ func (d *drive) decide(ctx context.Context) error {
 	if effect, reasons := p.Evaluate(f); effect == signing.Deny && failsBefore(reasons) {
 		return d.deny(ctx, reasons, nil)
 	}
-	f, seen, err := facts.Gather(ctx, d.w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, p.NeedsManifests(), r.Submitted)
+	if reason := d.deliverable(p.Steps()); !reason.Pass {
+		return d.deny(ctx, reason, nil)
+	}
+	f, seen, err := facts.Gather(ctx, d.reader(), r.Identity, r.Origin, r.Policy, r.Artifacts, p.NeedsManifests(), r.Submitted)
 	if err != nil {
 		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
 			return err

@@ -38,6 +38,12 @@ func (d *drive) run(ctx context.Context) {
 		switch {
 		case errors.Is(err, errFinished):
 			return
+		case errors.Is(err, errContent):
+			d.rest(ctx, d.w.Now().Add(contentWait))
+			return
+		case errors.Is(err, errClient):
+			d.rest(ctx, d.request.Deadline)
+			return
 		case err == nil:
 			continue
 		case ctx.Err() != nil:
@@ -186,6 +192,9 @@ func (d *drive) finish(ctx context.Context) error {
 }
 
 func (d *drive) expire(ctx context.Context) error {
+	if d.request.Failure == nil && d.request.State == signing.Pending && d.request.Publish == signing.ByClient {
+		d.request.Failure = &signing.Error{Code: signing.Expired, Message: "the job did not upload what is to be signed before the deadline", Expected: "manifests and image configurations by PUT .../content/DIGEST", Fix: "submit again, with a client that uploads them"}
+	}
 	if d.request.Failure == nil {
 		d.request.Failure = &signing.Error{Code: signing.Expired, Message: "the deadline passed before the request could be signed", Expected: "a decision by " + d.request.Deadline.UTC().Format(time.RFC3339), Fix: "submit again"}
 	}

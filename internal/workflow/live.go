@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"crypto/subtle"
+	"slices"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
@@ -110,8 +111,11 @@ func copied(r *signing.Request, tasks []*signing.Task) *Snapshot {
 const settle = 500 * time.Millisecond
 
 // due reports whether who knows the given version is answered now. An end is told
-// at once, whatever is known; a question to people at once, but once.
+// at once, whatever is known; a question to people, and signatures that the job
+// has to publish, at once, but once.
 func (s Snapshot) due(version int64, settled bool) bool {
-	state := s.Request.State
-	return state.Terminal() || s.Version() != version && (settled || state == signing.AwaitingApproval)
+	r := s.Request
+	toPublish := func(t *signing.Task) bool { return t.State == signing.Signed && !t.Released }
+	pressing := r.State == signing.AwaitingApproval || r.Publish == signing.ByClient && slices.ContainsFunc(s.Tasks, toPublish)
+	return r.State.Terminal() || s.Version() != version && (settled || pressing)
 }

@@ -71,7 +71,7 @@ func (d *drive) publishTask(ctx context.Context, t *signing.Task) (err error) {
 	if err != nil {
 		return err
 	}
-	name := "publish " + string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)
+	name := leaseName(t.Artifact.Repository, t.Artifact.Digest)
 	release, err := d.w.turn(ctx, name)
 	if err != nil {
 		return err

@@ -40,11 +40,16 @@ func (d *drive) sign(ctx context.Context) error {
 			return later
 		}
 	}
-	if err := d.timed("publish", func() error { return d.publish(ctx) }); err != nil {
-		return err
+	if d.request.Publish == signing.ByService {
+		if err := d.timed("publish", func() error { return d.publish(ctx) }); err != nil {
+			return err
+		}
 	}
 	if later != nil {
 		return later
+	}
+	if d.request.Publish == signing.ByClient && d.has(signing.Signed) {
+		return errClient
 	}
 	return d.conclude(ctx)
 }
@@ -82,6 +87,9 @@ func (d *drive) requeue(ctx context.Context) error {
 			err = d.failTask(ctx, t, stop)
 		case stop != nil && t.State == signing.Signed && stop.Code == signing.Expired && t.Tries > 0:
 			err = d.failTask(ctx, t, stop)
+		case stop != nil && t.State == signing.Signed && d.request.Publish == signing.ByClient:
+			// Nobody is left who would publish it.
+			err = d.failTask(ctx, t, stop)
 		case t.State == signing.Prepared && t.Attempts == 0 && d.w.Now().Sub(t.Intent.Created) > requeueAfter:
 			t.Intent = nil
 			err = d.moveTask(ctx, "requeue", t, signing.Queued, audit.Event{Kind: audit.TaskRequeued, Attrs: map[string]string{"why": "unattempted"}})
@@ -113,7 +121,7 @@ func (d *drive) target(t *signing.Task) (method.Method, method.Target, error) {
 	if !ok || !have {
 		return nil, method.Target{}, &signing.Error{Code: signing.Denied, Message: "method or key are not configured any more", Found: t.Step.Method + " with " + t.Step.Key}
 	}
-	return m, method.Target{Artifact: t.Artifact, Key: info, Options: t.Step.Options, Origin: d.request.Origin}, nil
+	return m, method.Target{Artifact: t.Artifact, Key: info, Options: t.Step.Options, Origin: d.request.Origin, Offline: d.request.Publish == signing.ByClient}, nil
 }
 
 // prepare captures the exact bytes of every queued Task and stores them in one

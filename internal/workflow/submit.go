@@ -32,6 +32,8 @@ type Submission struct {
 	Artifacts      []signing.Artifact // repository, digest and the tag to be signed along, if any
 	IdempotencyKey string
 	Deadline       time.Duration // 0 means DefaultDeadline
+	// Publish says who writes the signatures.
+	Publish signing.Publisher
 }
 
 // Receipt is the answer to a submission that is durable.
@@ -59,6 +61,9 @@ func (s Submission) validate() (Submission, error) {
 	if s.Deadline < 0 || s.Deadline > MaxDeadline {
 		return s, &signing.Error{Code: signing.Invalid, Message: "deadline out of range", Expected: "at most " + MaxDeadline.String(), Found: s.Deadline.String()}
 	}
+	if !s.Publish.Valid() {
+		return s, &signing.Error{Code: signing.Invalid, Message: "nobody is known who could publish", Expected: "service or client", Found: fmt.Sprintf("%.40q", s.Publish)}
+	}
 	if s.Deadline == 0 {
 		s.Deadline = DefaultDeadline
 	}
@@ -83,7 +88,8 @@ func (s Submission) body() (signing.Digest, error) {
 		Policy    string
 		Artifacts []signing.Artifact
 		Deadline  time.Duration
-	}{s.Policy, s.Artifacts, s.Deadline})
+		Publish   signing.Publisher
+	}{s.Policy, s.Artifacts, s.Deadline, s.Publish})
 	if err != nil {
 		return "", fmt.Errorf("encoding submission: %w", err)
 	}
@@ -139,7 +145,7 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 	}
 
 	r := &signing.Request{
-		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Identity: id, Origin: origin,
+		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Publish: s.Publish, Identity: id, Origin: origin,
 		IdempotencyKey: s.IdempotencyKey, BodyDigest: body, Submitted: started, Deadline: started.Add(s.Deadline),
 	}
 	// A free worker takes the job in the same commit; else it waits its turn.

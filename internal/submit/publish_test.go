@@ -1,0 +1,100 @@
+package submit_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/submit"
+	"github.com/sealwright/sealwright/internal/testenv"
+)
+
+func TestAJobPublishesItselfWhatTheServiceSigned(t *testing.T) {
+	e := testenv.New(t, testenv.Options{})
+	s := e.Start(nil)
+	a := e.Image("by the client")
+	j := newJob(t, s)
+	if code := j.run(string(a.Repository)+"@"+string(a.Digest), "--publish", "client", "--tags-after", "v1"); code != submit.ExitOK {
+		t.Fatalf("exit code %d\n%s", code, j.log())
+	}
+	if n := e.Signatures(a); n != 1 || e.KeyUses() != 1 {
+		t.Errorf("%d signatures, %d key uses", n, e.KeyUses())
+	}
+	if j.names(a.Repository, "v1") != string(a.Digest) {
+		t.Error("the tag was not moved")
+	}
+	count := map[string]int{}
+	for _, ev := range s.VerifyLog() {
+		count[ev.Kind]++
+	}
+	if count[audit.TaskReleased] != 1 || count[audit.TaskPublished] != 1 || count[audit.TaskDelivered] != 0 || count[audit.RequestCompleted] != 1 {
+		t.Errorf("events: %v", count)
+	}
+	for _, step := range s.Faults.Steps() {
+		if strings.HasPrefix(step, "registry PUT") || strings.HasPrefix(step, "registry POST") {
+			t.Errorf("the service wrote: %s", step)
+		}
+	}
+}
+
+func TestWhatTheServiceCannotReadIsDeliveredAndSaidToBe(t *testing.T) {
+	e := testenv.New(t, testenv.Options{NoRegistry: true})
+	s := e.Start(nil)
+	a := e.Image("out of reach")
+	j := newJob(t, s)
+	if code := j.run(string(a.Repository)+"@"+string(a.Digest), "--publish", "client"); code != submit.ExitOK {
+		t.Fatalf("exit code %d\n%s", code, j.log())
+	}
+	if n := e.Signatures(a); n != 1 {
+		t.Errorf("%d signatures", n)
+	}
+	for where, text := range map[string]string{"log": j.log(), "summary": j.file("summary"), "outputs": j.file("outputs")} {
+		if !strings.Contains(text, "delivered") {
+			t.Errorf("the %s does not say delivered:\n%s", where, text)
+		}
+	}
+	if !strings.Contains(j.file("outputs"), "SEALWRIGHT_DELIVERED=true") || !strings.Contains(j.log(), "the service could not read it back") {
+		t.Errorf("%s\n%s", j.file("outputs"), j.log())
+	}
+	count := map[string]int{}
+	for _, ev := range s.VerifyLog() {
+		count[ev.Kind]++
+	}
+	if count[audit.TaskDelivered] != 1 || count[audit.TaskPublished] != 0 {
+		t.Errorf("events: %v", count)
+	}
+	for _, step := range s.Faults.Steps() {
+		if strings.HasPrefix(step, "registry") {
+			t.Errorf("the service spoke to a registry: %s", step)
+		}
+	}
+}
+
+func TestImagesThatTheServiceCannotReadAreNotSignedWithoutTheirContent(t *testing.T) {
+	e := testenv.New(t, testenv.Options{NoRegistry: true})
+	s := e.Start(nil)
+	a := e.Image("out of reach")
+	j := newJob(t, s)
+	if code := j.run(string(a.Repository) + "@" + string(a.Digest)); code != submit.ExitDenied || e.KeyUses() != 0 {
+		t.Errorf("exit code %d, %d key uses", code, e.KeyUses())
+	}
+}
+
+func TestACanceledRequestOfAClientIsOverAtOnce(t *testing.T) {
+	e := testenv.New(t, testenv.Options{})
+	s := e.Start(nil)
+	a := e.Image("canceled")
+	j := newJob(t, s)
+	j.faults = testenv.NewFaults("service GET request/envelopes#1", testenv.DiesBefore)
+	j.run(string(a.Repository)+"@"+string(a.Digest), "--publish", "client")
+	j.faults = nil
+	// The process is dead and withdraws nothing; the run does.
+	list := j.lastRequest()
+	if r := j.cancel(list); r.State != signing.Failed && r.State != signing.Signing {
+		t.Errorf("canceled: %+v", r)
+	}
+	if r := j.ended(list); r.State != signing.Failed || e.Signatures(a) != 0 {
+		t.Errorf("%s with %d signatures", r.State, e.Signatures(a))
+	}
+}
