@@ -24,7 +24,7 @@ lint: ## gofmt, vet, staticcheck, errcheck, govulncheck, house rules
 bench: ## figures: signing, publishing, service core, the CI step
 	@.ci/bench
 
-conformance: ## our signatures and their tampered twins against cosign 2, cosign 3 and containers/image
+conformance: ## our signatures and their tampered twins against cosign 2 and 3, containers/image and notation
 	@.ci/conformance
 
 conformance-all: ## conformance, and our service again with every kind of key

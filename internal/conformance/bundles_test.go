@@ -192,8 +192,18 @@ func bundleOf(t *testing.T, image devworld.Image) bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var b bundle
+	if err := json.Unmarshal(content(t, img), &b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// content returns the first layer of an image, which has one at least.
+func content(t *testing.T, img v1.Image) []byte {
+	t.Helper()
 	layers, err := img.Layers()
-	if err != nil || len(layers) != 1 {
+	if err != nil || len(layers) < 1 {
 		t.Fatalf("%d layers: %v", len(layers), err)
 	}
 	r, err := layers[0].Compressed()
@@ -204,11 +214,7 @@ func bundleOf(t *testing.T, image devworld.Image) bundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b bundle
-	if err := json.Unmarshal(raw, &b); err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return raw
 }
 
 // clearReferrers makes the list of an image's referrers empty. A registry with

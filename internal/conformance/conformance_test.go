@@ -27,9 +27,12 @@ type format struct {
 	kinds     map[string]func() (crypto.Signer, error)
 	verifiers []verifier
 	mutations []mutation
+	// stranger makes what verifiers need to trust a signer who signed nothing; nil
+	// is the public key of a cosign key pair.
+	stranger func(*testing.T) string
 }
 
-func formats() []format { return []format{legacy(), bundles()} }
+func formats() []format { return []format{legacy(), bundles(), notary()} }
 
 // names returns those of the verifiers.
 func (f format) names() []string {
@@ -42,6 +45,9 @@ func (f format) names() []string {
 
 // everySigner is the programs of others and our service.
 func (f format) everySigner() []signer {
+	if f.step == "" { // the format brings our service along
+		return f.signers
+	}
 	out := append(slices.Clone(f.signers), serviceSigner("sealwright", f.step, nil))
 	if os.Getenv("SEALWRIGHT_CONFORMANCE") == "all" {
 		for _, kind := range slices.Sorted(maps.Keys(f.kinds)) {
@@ -71,6 +77,10 @@ func TestSignaturesAreAcceptedAndTheirTamperedTwinsRefusedAsTheTableSays(t *test
 	_, _, stranger := keyPair(t)
 	hosts := registries(t)
 	for _, f := range formats() {
+		stranger := stranger
+		if f.stranger != nil {
+			stranger = f.stranger(t)
+		}
 		for _, kind := range slices.Sorted(maps.Keys(hosts)) {
 			for _, s := range f.everySigner() {
 				host := hosts[kind]

@@ -70,25 +70,29 @@ func serviceSigner(name, step string, makeKey func() (crypto.Signer, error)) sig
 		if err := os.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		runs := 9000
-		sign := func(ref string) error {
-			runs++
-			job := devworld.NewGitHubJob()
-			job.RunID = strconv.Itoa(runs)
-			args := []string{"--server", service.HTTP.URL, "--audience", testenv.Audience, "--policy", "release"}
-			repository, digest, _ := strings.Cut(ref, "@")
-			if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
-				args = append(args, "--sign-tag", repository[i+1:])
-				repository = repository[:i]
-			}
-			status, out := runWith(t, world.GitHub.RegisterGitHubJob(job), t.TempDir(), tool(t, "ci_step"), append(args, repository+"@"+digest)...)
-			if status != 0 {
-				return fmt.Errorf("sealwright-ci: exit status %d: %s", status, out)
-			}
-			return nil
-		}
-		return hand{sign, public, readKey(t, file)}
+		return hand{jobSigner(t, world, service), public, readKey(t, file)}
 	}}
+}
+
+// jobSigner asks the service for signatures, each time in a job of its own.
+func jobSigner(t *testing.T, world *devworld.World, service *testenv.Service) func(ref string) error {
+	runs := 9000
+	return func(ref string) error {
+		runs++
+		job := devworld.NewGitHubJob()
+		job.RunID = strconv.Itoa(runs)
+		args := []string{"--server", service.HTTP.URL, "--audience", testenv.Audience, "--policy", "release"}
+		repository, digest, _ := strings.Cut(ref, "@")
+		if i := strings.LastIndexByte(repository, ':'); i > strings.LastIndexByte(repository, '/') {
+			args = append(args, "--sign-tag", repository[i+1:])
+			repository = repository[:i]
+		}
+		status, out := runWith(t, world.GitHub.RegisterGitHubJob(job), t.TempDir(), tool(t, "ci_step"), append(args, repository+"@"+digest)...)
+		if status != 0 {
+			return fmt.Errorf("sealwright-ci: exit status %d: %s", status, out)
+		}
+		return nil
+	}
 }
 
 func readKey(t *testing.T, path string) crypto.Signer {
