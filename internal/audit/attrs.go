@@ -33,6 +33,7 @@ var kindTable = map[string]kind{
 	ConfigRefused:  {aboutService, []string{"files", "generation"}, nil},
 
 	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission"}, originAttrs)},
+	RequestAttached:  {aboutRequest, nil, slices.Concat([]string{"idempotency"}, originAttrs)},
 	RequestDecided:   {aboutRequest, []string{"effect", "basis"}, []string{"project", "policy", "policy_digest", "decision", "generation"}},
 	RequestDenied:    {aboutRequest, []string{"rules"}, []string{"code", "failure", "basis", "project", "policy", "policy_digest", "decision", "generation"}},
 	RequestSigning:   {aboutRequest, []string{"basis"}, []string{"generation", "tasks"}},

@@ -28,6 +28,7 @@ const (
 	ConfigLoaded     = "config.loaded"            // policies and key scopes that decide from here on
 	ConfigRefused    = "config.refused"           // policies on disk that could not be loaded: the old ones decide on
 	RequestSubmitted = "request.submitted"        // who asked, from which commit, for what
+	RequestAttached  = "request.attached"         // a later attempt of its run asked for the same
 	RequestDecided   = "request.decided"          // policy allowed it, or asks for approval
 	RequestDenied    = "request.denied"           // the names of the rules that refused it
 	RequestSigning   = "request.signing"          // rechecked; Tasks may ask for keys from here on

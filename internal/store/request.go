@@ -42,12 +42,8 @@ func (tx *Tx) InsertRequest(r *signing.Request, n NewRequest) (err error) {
 	if err := about(n.Events, r.ID, ""); err != nil {
 		return err
 	}
-	inserted, err := tx.exec("INSERT INTO replays (key, expires) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET expires = excluded.expires WHERE replays.expires <= ?", n.ReplayKey, nanos(n.ReplayUntil), nanos(tx.now))
-	if err != nil {
+	if err := tx.UseToken(n.ReplayKey, n.ReplayUntil); err != nil {
 		return err
-	}
-	if inserted == 0 {
-		return conflict("this token was already used for a submission", "a token and idempotency key that were not used together before", "a replay", "ask the CI for a fresh token")
 	}
 	next := *r
 	next.Version = 1
@@ -55,7 +51,7 @@ func (tx *Tx) InsertRequest(r *signing.Request, n NewRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	inserted, err = tx.exec("INSERT INTO requests (id, state, version, deadline, document, mac_key, mac, project) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+	inserted, err := tx.exec("INSERT INTO requests (id, state, version, deadline, document, mac_key, mac, project) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		r.ID, string(next.State), next.Version, nanos(r.Deadline), doc, sum.key, sum.mac, r.Project)
 	if err != nil {
 		return err
@@ -82,6 +78,26 @@ func (tx *Tx) InsertRequest(r *signing.Request, n NewRequest) (err error) {
 	}
 	set(tx, &r.Version, next.Version)
 	return nil
+}
+
+// UseToken keeps a replay key until a time, or returns Conflict if it is kept.
+func (tx *Tx) UseToken(replayKey string, until time.Time) error {
+	inserted, err := tx.exec("INSERT INTO replays (key, expires) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET expires = excluded.expires WHERE replays.expires <= ?", replayKey, nanos(until), nanos(tx.now))
+	if err != nil {
+		return err
+	}
+	if inserted == 0 {
+		return conflict("this token was already used for a submission", "a token and idempotency key that were not used together before", "a replay", "ask the CI for a fresh token")
+	}
+	return nil
+}
+
+// Alias lets RequestByIdempotency find a Request by a second scope and key. A
+// Request that is found there already stays.
+func (tx *Tx) Alias(scope, key, requestID string) error {
+	sum := tx.seal.seal(idempotencyDomain, scope, key, requestID)
+	_, err := tx.exec("INSERT INTO idempotency (scope, key, request_id, mac_key, mac) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", scope, key, requestID, sum.key, sum.mac)
+	return err
 }
 
 func (tx *Tx) sealRequest(r *signing.Request) (doc string, sum seal, err error) {

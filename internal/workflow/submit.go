@@ -118,7 +118,8 @@ func replayKey(id signing.Identity, idempotency string) string {
 // Submit records a Request. When it returns without error the Request is
 // durable and will be decided even if the process dies. Submitting the same
 // body under the same idempotency key in the same run again is the same
-// Request; its capability is rotated.
+// Request; its capability is rotated. So is, where the policy says so, a later
+// attempt of the run that asks for the same as an earlier one.
 //
 // Errors: Invalid; Denied for an identity that may not submit; Conflict for a
 // used token or an idempotency key that stands for another body; Unavailable.
@@ -148,6 +149,7 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Publish: s.Publish, Identity: id, Origin: origin,
 		IdempotencyKey: s.IdempotencyKey, BodyDigest: body, Submitted: started, Deadline: started.Add(s.Deadline),
 	}
+	first, attaches := w.attachment(id, origin, s, body)
 	// A free worker takes the job in the same commit; else it waits its turn.
 	mine := w.takeSlot()
 	var claim *store.Claim
@@ -161,12 +163,22 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 		if !errors.Is(err, signing.NotFound) {
 			return err
 		}
-		err = tx.InsertRequest(r, store.NewRequest{
+		n := store.NewRequest{
 			IdempotencyScope: scope(id, origin), ReplayKey: replayKey(id, s.IdempotencyKey), ReplayUntil: id.Accepted, CapabilityHash: hash,
 			Events: []audit.Event{{Time: tx.Now(), Kind: audit.RequestSubmitted, Request: r.ID, Attrs: audit.Submitted(r)}},
-		})
-		if err != nil {
+		}
+		if attaches {
+			if attached, err := w.attach(tx, &out, first, r, n); attached || err != nil {
+				return err
+			}
+		}
+		if err := tx.InsertRequest(r, n); err != nil {
 			return err
+		}
+		if attaches {
+			if err := tx.Alias(first.scope, first.key, r.ID); err != nil {
+				return err
+			}
 		}
 		out.Created, out.Snapshot = true, Snapshot{Request: r}
 		if mine {
