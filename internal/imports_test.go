@@ -34,7 +34,8 @@ var allowed = map[string][]string{
 	"internal/audit": {}, "internal/policy": {}, "internal/approval": {}, "internal/view": {}, "internal/identity": {},
 	"internal/key": {}, "internal/registry": {}, "internal/forge": {}, "internal/api": {}, "internal/ci": {},
 	// L2
-	"internal/store": {"audit"}, "internal/store/storetest": {"audit", "store"},
+	"internal/policy/policytest": {"policy"},
+	"internal/store":             {"audit"}, "internal/store/storetest": {"audit", "store"},
 	"internal/method":            {"registry"},
 	"internal/method/cosign":     {"method", "registry"},
 	"internal/method/notation":   {"method", "registry"},
@@ -55,7 +56,7 @@ var allowed = map[string][]string{
 	"internal":          {}, // this test
 	// L5
 	"cmd/sealwrightd":   {"*"},
-	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "audit", "view", "registry", "method", "method/*"},
+	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "policy/policytest", "audit", "view", "registry", "method", "method/*"},
 	"cmd/sealwright-ci": {"submit"},
 }
 

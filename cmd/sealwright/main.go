@@ -32,6 +32,7 @@ Usage:
   sealwright verify --key FILE IMAGE    verify the signatures of an image
   sealwright audit verify [flags] DIR   verify an export of the audit log
   sealwright audit show [flags] DIR     print the entries of an export
+  sealwright policy COMMAND             check, test and explain signing policies
   sealwright requests [flags]           list requests
   sealwright status ID                  show a request, and why it was decided so
   sealwright cancel ID                  cancel a request
@@ -67,6 +68,8 @@ func run(args []string, s streams) int {
 		return runAudit(args[1:], s)
 	case "verify":
 		return runVerify(args[1:], s)
+	case "policy":
+		return runPolicy(args[1:], s)
 	case "requests":
 		return runRequests(args[1:], s)
 	case "status":

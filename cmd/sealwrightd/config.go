@@ -23,8 +23,6 @@ const (
 	// maxConfigFile bounds each configuration file: 1,200 repositories take
 	// some hundred kilobytes.
 	maxConfigFile = 4 << 20
-	// maxPolicyFiles bounds the policy folder.
-	maxPolicyFiles = 2000
 )
 
 // Config is the service's configuration file. Keys and policies are files of

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -115,27 +113,14 @@ func checkPolicies(files map[string][]byte, keys []key.Config) (*policy.Set, err
 	return set, nil
 }
 
-// readPolicies reads every .yaml and .yml file below dir. Names that start with
-// a dot are left out: editors and Kubernetes keep second copies under such names.
+// readPolicies reads every policy below dir; cases for `sealwright policy test`
+// are left out.
 func readPolicies(dir string) (map[string][]byte, error) {
-	files := map[string][]byte{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		switch hidden := path != dir && strings.HasPrefix(d.Name(), "."); {
-		case err != nil:
-			return err
-		case hidden && d.IsDir():
-			return fs.SkipDir
-		case hidden, d.IsDir(), !strings.HasSuffix(path, ".yaml") && !strings.HasSuffix(path, ".yml"), policy.IsTest(path):
-			return nil
-		case len(files) == maxPolicyFiles:
-			return fmt.Errorf("more than %d policy files below %s", maxPolicyFiles, dir)
-		}
-		files[path], err = readBounded(path)
-		return err
-	})
+	files, err := config.ReadTree(policy.MaxFiles, dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading policies: %w", err)
 	}
+	maps.DeleteFunc(files, func(path string, _ []byte) bool { return policy.IsTest(path) })
 	return files, nil
 }
 

@@ -52,6 +52,37 @@ func (r Raw) IsZero() bool { return r.node == nil }
 // its text, independent of the formatting of the file.
 func (r Raw) MarshalJSON() ([]byte, error) { return json.Marshal(plain(r.node)) }
 
+// Value returns the value in the types that encoding/json decodes into, numbers
+// and truth values as such and dates as text; nil if it was not given.
+func (r Raw) Value() any { return typed(r.node) }
+
+func typed(n *yaml.Node) any {
+	switch {
+	case n == nil || n.Tag == "!!null":
+		return nil
+	case n.Kind == yaml.MappingNode:
+		m := map[string]any{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			m[n.Content[i].Value] = typed(n.Content[i+1])
+		}
+		return m
+	case n.Kind == yaml.SequenceNode:
+		l := []any{}
+		for _, e := range n.Content {
+			l = append(l, typed(e))
+		}
+		return l
+	}
+	var v any
+	switch n.Tag {
+	case "!!bool", "!!int", "!!float":
+		if n.Decode(&v) == nil {
+			return v
+		}
+	}
+	return n.Value
+}
+
 // plain recurses no deeper than MaxDepth in a document that Decode accepted.
 func plain(n *yaml.Node) any {
 	switch {

@@ -12,7 +12,8 @@ import (
 // a mistaken or hostile file from costing memory or time.
 const (
 	// MaxFiles and MaxTotal bound a set; each file is bounded by config.MaxDocument.
-	MaxFiles = 1000
+	// A large organisation has a file for each of some thousand projects.
+	MaxFiles = 5000
 	MaxTotal = 16 << 20
 	// MaxRepositories bounds a set: a large organisation has some thousand.
 	MaxRepositories = 10_000

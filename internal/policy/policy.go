@@ -262,16 +262,35 @@ func (s *Set) Policy(project, policy string) (*Policy, bool) {
 // is looked up by forge and repository id. The error is Denied if there is none.
 // That a policy is found allows nothing: Evaluate decides.
 func (s *Set) Find(o signing.Origin, policy string) (*Policy, error) {
-	r := s.row(o)
-	if r == nil {
-		why := s.unknown(o)
-		return nil, &signing.Error{Code: signing.Denied, Message: "no project has the repository of this build", Expected: why.Wanted, Found: why.Found, Fix: why.Fix}
-	}
-	p, ok := r.project.policies[policy]
-	if !ok {
-		return nil, &signing.Error{Code: signing.Denied, Message: "project " + r.project.name + " has no such signing policy", Expected: oneOf(slices.Sorted(maps.Keys(r.project.policies))), Found: found(policy), Fix: "name a policy of the project in the job, or add it to the project's policy file"}
+	p, message, why := s.find(o, policy)
+	if p == nil {
+		return nil, &signing.Error{Code: signing.Denied, Message: message, Expected: why.Wanted, Found: why.Found, Fix: why.Fix}
 	}
 	return p, nil
+}
+
+func (s *Set) find(o signing.Origin, policy string) (p *Policy, message string, why signing.Reason) {
+	r := s.row(o)
+	if r == nil {
+		return nil, "no project has the repository of this build", s.unknown(o)
+	}
+	if p, ok := r.project.policies[policy]; ok {
+		return p, "", signing.Reason{}
+	}
+	return nil, "project " + r.project.name + " has no such signing policy",
+		leaf("policy", false, oneOf(slices.Sorted(maps.Keys(r.project.policies))), policy, "name a policy of the project in the job, or add it to the project's policy file")
+}
+
+// Judge finds the policy that facts ask for and evaluates it. Where there is none
+// the effect is Deny, the reason says why, and the policy is nil. What the owner
+// of a key demands is not part of it.
+func (s *Set) Judge(f signing.Facts) (*Policy, signing.Effect, signing.Reason) {
+	p, _, why := s.find(f.Origin, f.Policy)
+	if p == nil {
+		return nil, signing.Deny, node("policy", why)
+	}
+	effect, reasons := p.Evaluate(f)
+	return p, effect, reasons
 }
 
 // unknown says what is known about a repository that has no row.

@@ -330,7 +330,7 @@ func TestBoundsOfWhatIsLoaded(t *testing.T) {
 		want  string
 	}{
 		"no files":     {nil, "there is no policy file"},
-		"files":        {files, "at most 1000 are read"},
+		"files":        {files, "at most 5000 are read"},
 		"bytes":        {big, "at most 16777216 are read"},
 		"repositories": {rows, "more than 10000 repositories"},
 		"images":       {one(head + strings.Replace(row(1), `"registry.acme.dev/r1"`, many(MaxImages+1, item(`"registry.acme.dev/r%d",`)), 1) + tail), "1 to 100 images, found 101"},

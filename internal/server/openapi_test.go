@@ -90,6 +90,8 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 	hold.Release()
 	r.publishes(2, r.e.Image(t.Name()+" by its job"))
 	r.as(r.e.Person(signing.Auditor), api.PathRequests)
+	r.as(r.e.Person(signing.Auditor), api.PathRequests+"/"+q.ID+"/facts")
+	r.do(call{method: http.MethodPost, path: api.PathEvaluate, token: r.e.Person(signing.Admin), body: `{"request": "` + q.ID + `"}`})
 	r.logged()
 	for _, path := range []string{"/v1/trust/keys", "/v1/trust/keys/release", "/v1/trust/log", "/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5", "/healthz", "/readyz", "/metrics", "/openapi.yaml"} {
 		if ans := r.get(path, ""); ans.Status != http.StatusOK {
