@@ -10,19 +10,19 @@ import (
 	"github.com/sealwright/sealwright/internal/store"
 )
 
-// attachment is how a Request is found by later attempts of its run, where the
+// attempts is how a Request is found by later attempts of its run, where the
 // policy lets re-runs attach.
-type attachment struct{ scope, key string }
+type attempts struct{ scope, key string }
 
-// attachment returns the key for a submission; ok is false where the policy in
+// attempts returns the key for a submission; ok is false where the policy in
 // force lets nothing attach, or the token does not say which run and attempt it is.
-func (w *Workflow) attachment(id signing.Identity, o signing.Origin, s Submission, body signing.Digest) (a attachment, ok bool) {
+func (w *Workflow) attempts(id signing.Identity, o signing.Origin, s Submission, body signing.Digest) (a attempts, ok bool) {
 	p, err := w.inForce.Load().policies.Find(o, s.Policy)
 	if err != nil || !p.Attaches() || o.RunID == "" || attempt(o) == 0 {
-		return attachment{}, false
+		return attempts{}, false
 	}
 	// No scope of idempotency keys starts so: those start with an issuer's URL.
-	return attachment{"attempts of\n" + strings.Join([]string{id.Issuer, o.SourceRepositoryIdentifier, o.RunID}, "\n"), s.Policy + "\n" + string(body)}, true
+	return attempts{"attempts of\n" + strings.Join([]string{id.Issuer, o.SourceRepositoryIdentifier, o.RunID}, "\n"), s.Policy + "\n" + string(body)}, true
 }
 
 // attempt returns the number of the attempt, 0 where the token does not state one.
@@ -38,7 +38,7 @@ func attempt(o signing.Origin) int {
 // for the same, from the same build. The token is used up as by a submission; the
 // capability is the new attempt's from here on. ok is false where there is no
 // such Request: then the attempt is judged, and refused, by the policy.
-func (w *Workflow) attach(tx *store.Tx, out *Receipt, a attachment, r *signing.Request, n store.NewRequest) (ok bool, err error) {
+func (w *Workflow) attach(tx *store.Tx, out *Receipt, a attempts, r *signing.Request, n store.NewRequest) (ok bool, err error) {
 	have, err := tx.RequestByIdempotency(a.scope, a.key)
 	if errors.Is(err, signing.NotFound) {
 		return false, nil

@@ -149,7 +149,7 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Publish: s.Publish, Identity: id, Origin: origin,
 		IdempotencyKey: s.IdempotencyKey, BodyDigest: body, Submitted: started, Deadline: started.Add(s.Deadline),
 	}
-	first, attaches := w.attachment(id, origin, s, body)
+	first, attaches := w.attempts(id, origin, s, body)
 	// A free worker takes the job in the same commit; else it waits its turn.
 	mine := w.takeSlot()
 	var claim *store.Claim
