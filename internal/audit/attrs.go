@@ -114,7 +114,8 @@ var (
 	reWord   = regexp.MustCompile(`^[a-z][a-z0-9_.-]{0,63}$`)
 	reName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}$`)
 	reNumber = regexp.MustCompile(`^(?:0|[1-9][0-9]{0,19})$`)
-	reID     = regexp.MustCompile(`^[0-9]{1,20}$`) // numeric ids of forges
+	// Ids of forges and CI systems: numbers, UUIDs (Azure's with a number behind), opaque ones.
+	reID     = regexp.MustCompile(`^(?:[0-9]{1,20}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[0-9]{1,19})?|[0-9a-f]{20,40})$`)
 	reCommit = regexp.MustCompile(`^[0-9a-f]{40}(?:[0-9a-f]{24})?$`)
 	reHost   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[0-9]{1,5})?$`)
 	rePath   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$`) // of a source repository

@@ -1,11 +1,15 @@
 package identity
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,16 +56,30 @@ func FuzzVerify(f *testing.F) {
 	})
 }
 
-// FuzzClaims: what the issuer signs becomes an origin without surprises or a refusal.
-func FuzzClaims(f *testing.F) {
-	rows := []*row{}
-	for _, file := range []string{"github-push", "gitlab-branch", "custom-buildkite", "custom-mentioned-in-the-other-branch"} {
-		for _, part := range must(txtar.ParseFile("testdata/origin/" + file + ".txtar")).Files {
+// fuzzRows returns one row of every provider, as its golden files have it, and
+// two of the configuration's own.
+func fuzzRows(f *testing.F) []*row {
+	f.Helper()
+	rows := map[string]*row{}
+	for _, file := range must(filepath.Glob("testdata/origin/*.txtar")) {
+		for _, part := range must(txtar.ParseFile(file)).Files {
 			if part.Name == "issuer.yaml" {
-				rows = append(rows, testRow(f, part.Data))
+				r := testRow(f, part.Data)
+				rows[r.kind] = r
 			}
 		}
 	}
+	for name, p := range providers() {
+		if rows[p.kind] == nil {
+			f.Fatalf("no golden file has an issuer of %s", name)
+		}
+	}
+	return slices.Collect(maps.Values(rows))
+}
+
+// FuzzClaims: what the issuer signs becomes an origin without surprises or a refusal.
+func FuzzClaims(f *testing.F) {
+	rows := fuzzRows(f)
 	for _, file := range must(filepath.Glob("testdata/origin/*.txtar")) {
 		for _, part := range must(txtar.ParseFile(file)).Files {
 			if part.Name == "claims.json" {
@@ -106,22 +124,65 @@ func checkOrigin(t *testing.T, r *row, o signing.Origin) {
 	if o.SourceRepositoryIdentifier == "" {
 		t.Fatalf("no repository id: %+v", o)
 	}
-	if o.Kind != "github" && o.Kind != "gitlab" {
-		return
+	id := regexp.MustCompile(`^[0-9a-z.-]{1,60}$`)
+	switch o.Kind {
+	case "github", "gitlab", "forgejo":
+		id = formID.pattern
+		if !strings.HasPrefix(o.SourceRepositoryURI, r.url+"/") || !strings.HasPrefix(o.SourceRepositoryOwnerURI, r.url+"/") {
+			t.Fatalf("URIs: %+v", o)
+		}
+	case "buildkite", "circleci", "bitbucket", "azure-devops":
+	case "codefresh":
+		if strings.HasPrefix(o.SourceRepositoryRef, "refs/") {
+			t.Fatalf("a bare name that looks like a ref: %+v", o)
+		}
+	default:
+		return // a row of the configuration's own promises no more
 	}
-	for _, id := range []string{o.SourceRepositoryIdentifier, o.SourceRepositoryOwnerIdentifier, o.RunID} {
-		if !formID.pattern.MatchString(id) {
-			t.Fatalf("id %q: %+v", id, o)
+	for _, v := range []string{o.SourceRepositoryIdentifier, o.SourceRepositoryOwnerIdentifier, o.RunID} {
+		if !id.MatchString(v) {
+			t.Fatalf("id %q: %+v", v, o)
 		}
 	}
-	for _, uri := range []string{o.SourceRepositoryURI, o.SourceRepositoryOwnerURI, o.RunInvocationURI} {
-		if !strings.HasPrefix(uri, r.url+"/") {
-			t.Fatalf("URI %q: %+v", uri, o)
-		}
-	}
-	if !strings.HasPrefix(o.SourceRepositoryRef, "refs/") || o.BuildTrigger == "" || !formCommit.pattern.MatchString(o.SourceRepositoryDigest) {
+	if o.RunInvocationURI == "" || !strings.HasPrefix(o.RunInvocationURI, r.url+"/") || o.BuildTrigger == "" || o.SourceRepository == "" {
 		t.Fatalf("%+v", o)
 	}
+	if o.Kind != "codefresh" && !strings.HasPrefix(o.SourceRepositoryRef, "refs/") {
+		t.Fatalf("ref %q: %+v", o.SourceRepositoryRef, o)
+	}
+	if o.SourceRepositoryDigest != "" && !formCommit.pattern.MatchString(o.SourceRepositoryDigest) {
+		t.Fatalf("%+v", o)
+	}
+}
+
+// FuzzRoles: whatever the claims, a person has roles that the rules know, or none.
+func FuzzRoles(f *testing.F) {
+	rules := []RoleRule{
+		{Role: signing.Auditor, Claim: "groups", Values: []string{"sox"}}, {Role: signing.Admin, Claim: "realm.roles", Values: []string{"root"}},
+		{Role: signing.Approver, Claim: "email", Values: []string{"ann@acme.dev"}},
+	}
+	for _, s := range []string{`{}`, `{"groups":["sox","x"]}`, `{"groups":"sox"}`, `{"groups":[["sox"]]}`, `{"realm":{"roles":["root"]}}`, `{"email":"ann@acme.dev","email_verified":true}`, `{"email":"ann@acme.dev","email_verified":"true"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		c, err := parseClaims(payload)
+		if err != nil {
+			return
+		}
+		roles, err := peopleRoles(rules, c)
+		if err != nil && (roles != nil || signing.CodeOf(err) != signing.Unauthenticated) {
+			t.Fatalf("%v, %v", roles, err)
+		}
+		for _, r := range roles {
+			rule := rules[slices.IndexFunc(rules, func(x RoleRule) bool { return x.Role == r })]
+			if !bytes.Contains(payload, []byte(rule.Values[0])) && !bytes.Contains(payload, []byte(`\`)) {
+				t.Fatalf("%s out of nothing: %s", r, payload)
+			}
+			if r == signing.Approver && c["email_verified"] != true {
+				t.Fatalf("an address that nobody verified: %s", payload)
+			}
+		}
+	})
 }
 
 // FuzzKeySet: a key set gives public keys of accepted kinds or an error.

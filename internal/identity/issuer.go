@@ -40,8 +40,8 @@ const publicGitHub = "https://token.actions.githubusercontent.com"
 
 // Issuer is one entry of `issuers` in the service's configuration.
 type Issuer struct {
-	// Provider is a built-in row, "github-actions" or "gitlab", or the name of a
-	// row that Claims defines here.
+	// Provider is a built-in row, "github-actions" or another of providers(), or
+	// the name of a row that Claims defines here.
 	Provider string `yaml:"provider"`
 	// Issuer is the exact iss claim; discovery starts from it.
 	Issuer string `yaml:"issuer"`
@@ -57,12 +57,12 @@ type Issuer struct {
 	// Roles says which persons have which roles, with role "people" only.
 	Roles []RoleRule `yaml:"roles"`
 	// Forge is the host of the forge, and so part of every repository's name in
-	// policies. Known for github.com; for gitlab it defaults to the issuer's host.
+	// policies. Most rows know it, or take it from the issuer.
 	Forge string `yaml:"forge"`
 	// URL is where the forge's pages are, https://FORGE by default.
 	URL string `yaml:"url"`
 	// MaxAge is the most that may have passed since iat: 1m to 24h, by default
-	// 10m, for gitlab 1h.
+	// 10m, for people and for CIs with one token for a job 1h.
 	MaxAge config.Duration `yaml:"max_age"`
 	// TokenPer is "request" or "job", by default as the provider does it.
 	TokenPer string `yaml:"token_per"`
@@ -113,13 +113,36 @@ func (c Issuer) withDefaults() Issuer {
 	switch {
 	case c.Provider == "github-actions" && (c.Issuer == publicGitHub || strings.HasPrefix(c.Issuer, publicGitHub+"/")):
 		set(&c.Forge, "github.com")
-	case c.Provider == "gitlab":
+	case c.Provider == "github-actions":
+		set(&c.Forge, enterpriseHost(c.Issuer))
+	case p.forgeOfIssuer:
 		set(&c.Forge, host(c.Issuer))
+	default:
+		set(&c.Forge, p.forge)
+	}
+	if c.Forge == p.forge {
+		set(&c.URL, p.url)
 	}
 	if c.Forge != "" {
 		set(&c.URL, "https://"+c.Forge)
 	}
 	return c
+}
+
+var (
+	reResidency = regexp.MustCompile(`^https://token\.actions\.([a-z0-9-]+\.ghe\.com)$`)
+	reServer    = regexp.MustCompile(`^https://([a-z0-9.-]+(?::[0-9]{1,5})?)/_services/token$`)
+)
+
+// enterpriseHost returns the forge of an issuer of GHE.com or GHES, by the whole
+// form of its URL; "" for every other.
+func enterpriseHost(issuer string) string {
+	for _, re := range []*regexp.Regexp{reResidency, reServer} {
+		if m := re.FindStringSubmatch(issuer); m != nil {
+			return m[1]
+		}
+	}
+	return ""
 }
 
 // row compiles the row of an issuer that has its defaults.
@@ -134,6 +157,11 @@ func (c Issuer) compile(path string, ps *config.Problems) *row {
 	p, builtIn := providers()[c.Provider]
 	if !builtIn {
 		p = provider{kind: c.Kind, claims: c.Claims, optional: c.Optional}
+	}
+	for _, claim := range p.shared {
+		if c.Require[claim] == "" {
+			ps.Add(path+"require", "must name the one %s that is yours: this issuer serves everybody", claim)
+		}
 	}
 	r := &row{provider: p, forge: c.Forge, url: strings.TrimSuffix(c.URL, "/"), require: c.Require}
 	texts, booleans := originFields(new(signing.Origin))
@@ -292,7 +320,7 @@ func (c Issuer) checkAudience(at string, ps *config.Problems) {
 // sharedHosts and sharedNames are default audiences of CI systems and the fixed
 // ones of services that take CI tokens.
 var (
-	sharedHosts = []string{"github.com", "gitlab.com", "buildkite.com", "circleci.com", "app.terraform.io", "iam.googleapis.com"}
+	sharedHosts = []string{"github.com", "gitlab.com", "buildkite.com", "circleci.com", "bitbucket.org", "dev.azure.com", "g.codefresh.io", "app.terraform.io", "iam.googleapis.com"}
 	sharedNames = []string{"sigstore", "sts.amazonaws.com", "api://AzureADTokenExchange", "pypi", "testpypi", "npm:registry.npmjs.org"}
 )
 
@@ -303,6 +331,7 @@ func shared(audience string, c Issuer) bool {
 	}
 	return slices.Contains(sharedNames, audience) || slices.Contains(sharedHosts, h) ||
 		h == host(c.Issuer) || h == c.Forge ||
+		strings.HasPrefix(audience, "ari:cloud:bitbucket::") ||
 		// CircleCI: the organisation's id, with which the issuer ends.
 		strings.HasSuffix(c.Issuer, "/"+audience)
 }

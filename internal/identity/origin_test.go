@@ -243,6 +243,8 @@ func TestAudiencesThatOthersAcceptAreRefused(t *testing.T) {
 		{"sts.amazonaws.com", publicGitHub, false},
 		{"api://AzureADTokenExchange", "https://vstoken.dev.azure.com/1", false},
 		{"3ccf6a0b", "https://oidc.circleci.com/org/3ccf6a0b", false},
+		{"ari:cloud:bitbucket::workspace/1", "https://api.bitbucket.org/x", false},
+		{"https://g.codefresh.io", "https://oidc.codefresh.io", false},
 		{"https://sealwright.acme.dev", publicGitHub, true},
 		{"sealwright", "https://gitlab.acme.dev", true},
 	} {
@@ -268,6 +270,42 @@ func TestDefaultsFollowFromTheProvider(t *testing.T) {
 			Issuer{MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "github"},
 		},
 		{
+			Issuer{Provider: "github-actions", Issuer: "https://token.actions.acme.ghe.com"},
+			Issuer{Forge: "acme.ghe.com", URL: "https://acme.ghe.com", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "github"},
+		},
+		{
+			Issuer{Provider: "github-actions", Issuer: "https://ghe.acme.dev:8443/_services/token"},
+			Issuer{Forge: "ghe.acme.dev:8443", URL: "https://ghe.acme.dev:8443", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "github"},
+		},
+		{
+			Issuer{Provider: "github-actions", Issuer: "https://token.actions.acme.ghe.com.evil.example"},
+			Issuer{MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "github"},
+		},
+		{
+			Issuer{Provider: "forgejo", Issuer: "https://forge.acme.dev/api/actions"},
+			Issuer{Forge: "forge.acme.dev", URL: "https://forge.acme.dev", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "forgejo"},
+		},
+		{
+			Issuer{Provider: "buildkite", Issuer: "https://agent.buildkite.com"},
+			Issuer{Forge: "buildkite.com", URL: "https://buildkite.com", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "buildkite"},
+		},
+		{
+			Issuer{Provider: "circleci", Issuer: "https://oidc.circleci.com/org/1"},
+			Issuer{Forge: "circleci.com", URL: "https://app.circleci.com", MaxAge: config.Duration(time.Hour), TokenPer: TokenPerJob, Kind: "circleci"},
+		},
+		{
+			Issuer{Provider: "bitbucket", Issuer: "https://api.bitbucket.org/2.0/workspaces/acme/pipelines-config/identity/oidc"},
+			Issuer{Forge: "bitbucket.org", URL: "https://bitbucket.org", MaxAge: config.Duration(time.Hour), TokenPer: TokenPerJob, Kind: "bitbucket"},
+		},
+		{
+			Issuer{Provider: "azure-devops", Issuer: "https://vstoken.dev.azure.com/1"},
+			Issuer{Forge: "dev.azure.com", URL: "https://dev.azure.com", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "azure-devops"},
+		},
+		{
+			Issuer{Provider: "codefresh", Issuer: "https://oidc.codefresh.io"},
+			Issuer{Forge: "g.codefresh.io", URL: "https://g.codefresh.io", MaxAge: config.Duration(10 * time.Minute), TokenPer: TokenPerRequest, Kind: "codefresh"},
+		},
+		{
 			Issuer{Provider: "gitlab", Issuer: "https://gitlab.acme.dev"},
 			Issuer{Forge: "gitlab.acme.dev", URL: "https://gitlab.acme.dev", MaxAge: config.Duration(time.Hour), TokenPer: TokenPerJob, Kind: "gitlab"},
 		},
@@ -284,8 +322,16 @@ func TestDefaultsFollowFromTheProvider(t *testing.T) {
 }
 
 func TestABuiltInRowPassesItsOwnCheck(t *testing.T) {
-	for name := range providers() {
-		if ps := Check([]Issuer{{Provider: name, Issuer: "https://ci.acme.dev", Audience: ourAudience, Forge: "forge.acme.dev"}}); len(ps) > 0 {
+	for name, p := range providers() {
+		row := Issuer{Provider: name, Issuer: "https://ci.acme.dev", Audience: ourAudience, Forge: "forge.acme.dev", Require: map[string]string{}}
+		// An issuer that serves everybody needs the one organisation that is ours.
+		if ps := Check([]Issuer{row}); len(ps) != len(p.shared) {
+			t.Errorf("%s: %v", name, ps)
+		}
+		for _, claim := range p.shared {
+			row.Require[claim] = "ours"
+		}
+		if ps := Check([]Issuer{row}); len(ps) > 0 {
 			t.Errorf("%s: %v", name, ps)
 		}
 	}

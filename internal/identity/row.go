@@ -27,93 +27,16 @@ type provider struct {
 	// equal are pairs of claims of which the first, where present, must equal
 	// the second.
 	equal [][2]string
-}
-
-// providers returns the built-in rows.
-func providers() map[string]provider {
-	return map[string]provider{
-		// Field mapping as in Fulcio's github-workflow, with ids demanded. sub has
-		// two forms and repository admins can change it: neither is parsed.
-		"github-actions": {
-			kind: "github", maxAge: 10 * time.Minute, tokenPer: TokenPerRequest,
-			claims: map[string]string{
-				"sourceRepositoryURI":             "{{.url}}/{{.claim.repository}}",
-				"sourceRepositoryDigest":          "sha",
-				"sourceRepositoryRef":             "ref",
-				"sourceRepositoryIdentifier":      "repository_id",
-				"sourceRepositoryOwnerURI":        "{{.url}}/{{.claim.repository_owner}}",
-				"sourceRepositoryOwnerIdentifier": "repository_owner_id",
-				"sourceRepository":                "repository",
-				"buildSignerURI":                  "{{.url}}/{{.claim.job_workflow_ref}}",
-				"buildTrigger":                    "event_name",
-				"runInvocationURI":                "{{.url}}/{{.claim.repository}}/actions/runs/{{.claim.run_id}}/attempts/{{.claim.run_attempt}}",
-				"runID":                           "run_id",
-				"runAttempt":                      "run_attempt",
-			},
-			optional: map[string]string{
-				"sourceRepositoryVisibility": "repository_visibility",
-				"buildConfigURI":             "{{.url}}/{{.claim.workflow_ref}}",
-				"buildConfigDigest":          "workflow_sha",
-				"buildSignerDigest":          "job_workflow_sha",
-				"runnerEnvironment":          "runner_environment",
-				"deploymentEnvironment":      "environment",
-				"refProtected":               "ref_protected",
-				"jobID":                      "check_run_id",
-				"actor":                      "actor",
-				"actorID":                    "actor_id",
-			},
-			forms: map[string]form{
-				"repository": formPath, "repository_owner": formOwner, "repository_id": formID, "repository_owner_id": formID,
-				"sha": formCommit, "workflow_sha": formCommit, "job_workflow_sha": formCommit,
-				"ref": formRef, "ref_protected": formBoolean,
-				"run_id": formID, "run_attempt": formID, "check_run_id": formID, "actor_id": formID,
-			},
-			present: []string{"jti"},
-		},
-		// ref_path and not ref, which a branch and a tag can share. In a
-		// merge-request pipeline every claim describes the source project, that
-		// is, a fork; only job_project_id (18.4) says where the job runs.
-		"gitlab": {
-			kind: "gitlab", maxAge: time.Hour, tokenPer: TokenPerJob,
-			claims: map[string]string{
-				"sourceRepositoryURI":             "{{.url}}/{{.claim.project_path}}",
-				"sourceRepositoryDigest":          "sha",
-				"sourceRepositoryRef":             "ref_path",
-				"sourceRepositoryIdentifier":      "project_id",
-				"sourceRepositoryOwnerURI":        "{{.url}}/{{.claim.namespace_path}}",
-				"sourceRepositoryOwnerIdentifier": "namespace_id",
-				"sourceRepository":                "project_path",
-				"buildTrigger":                    "pipeline_source",
-				"runInvocationURI":                "{{.url}}/{{.claim.project_path}}/-/jobs/{{.claim.job_id}}",
-				"runID":                           "pipeline_id",
-				"jobID":                           "job_id",
-			},
-			optional: map[string]string{
-				"sourceRepositoryVisibility": "project_visibility",
-				"buildConfigURI":             "https://{{.claim.ci_config_ref_uri}}",
-				"buildConfigDigest":          "ci_config_sha",
-				// Only where a policy of the instance, and not the project's own
-				// configuration, defines the job (18.9).
-				"buildSignerURI":        "job_config.url",
-				"buildSignerDigest":     "job_config.sha",
-				"runnerEnvironment":     "runner_environment",
-				"runnerID":              "runner_id",
-				"deploymentEnvironment": "environment",
-				"environmentProtected":  "environment_protected",
-				"refProtected":          "ref_protected",
-				"actor":                 "user_login",
-				"actorID":               "user_id",
-			},
-			forms: map[string]form{
-				"project_path": formPath, "namespace_path": formOwner, "project_id": formID, "namespace_id": formID, "job_project_id": formID,
-				"sha": formCommit, "ci_config_sha": formCommit, "job_config.sha": formCommit,
-				"ref_path": formRef, "ref_protected": formBoolean, "environment_protected": formBoolean,
-				"pipeline_id": formID, "job_id": formID, "runner_id": formID, "user_id": formID,
-			},
-			present: []string{"jti"},
-			equal:   [][2]string{{"job_project_id", "project_id"}},
-		},
-	}
+	// derive is for what a template cannot say: it refuses claims, or returns
+	// values that templates know as the claims derived.NAME.
+	derive func(claims) (map[string]string, error)
+	// shared are claims of which the configuration must require one value,
+	// because the issuer serves everybody's organisations.
+	shared []string
+	// forge and url are defaults of an issuer that is the same for everyone;
+	// forgeOfIssuer says that the issuer is the forge.
+	forge, url    string
+	forgeOfIssuer bool
 }
 
 // form is the grammar of a claim.
@@ -133,6 +56,13 @@ var (
 	formRef     = form{name: "a full ref such as refs/heads/main", pattern: regexp.MustCompile(`^refs/[^\s/][^\s]*$`), text: true}
 	formPath    = form{name: "a path such as owner/name", pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$`), text: true}
 	formOwner   = form{name: "a path such as group/subgroup", pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*$`), text: true}
+	formUUID    = form{name: "a UUID in lower case", pattern: regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`), text: true}
+	formBraced  = form{name: "a UUID in braces", pattern: regexp.MustCompile(`^\{[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}$`), text: true}
+	formOpaque  = form{name: "an id of lower-case letters and digits", pattern: regexp.MustCompile(`^[0-9a-z]{12,40}$`), text: true}
+	formSlug    = form{name: "a name of letters, digits and - _ .", pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`), text: true}
+	formName    = form{name: "the name of a branch or tag", pattern: regexp.MustCompile(`^[^\s/][^\s]*$`), text: true}
+	formOrigin  = form{name: "HOST/OWNER/NAME without a scheme", pattern: regexp.MustCompile(`^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?:/[A-Za-z0-9_.-]+){2,}$`), text: true}
+	formFlag    = form{name: "true or false, not as text", pattern: regexp.MustCompile(`^(?:true|false)$`), notEmpty: true}
 	formBoolean = form{name: `"true" or "false"`, pattern: regexp.MustCompile(`^(?:true|false)$`), text: true, notEmpty: true}
 )
 
@@ -155,6 +85,13 @@ type field struct {
 func (r *row) origin(c claims) (signing.Origin, error) {
 	if err := r.checkClaims(c); err != nil {
 		return signing.Origin{}, err
+	}
+	if r.derive != nil {
+		more, err := r.derive(c)
+		if err != nil {
+			return signing.Origin{}, err
+		}
+		c = c.with(more)
 	}
 	o := signing.Origin{Forge: r.forge, Kind: r.kind}
 	texts, booleans := originFields(&o)
