@@ -301,16 +301,17 @@ func (b *bareCommits) one(ctx context.Context) error {
 			claim, err = tx.EnqueueClaimed(store.Job{Kind: "drive", Ref: id, RunAt: tx.Now()}, "bench", workflow.DefaultLease)
 			return err
 		}}},
-		{"allow", func() { r.Decision, r.Project = b.request.Decision, b.request.Project }, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return move(signing.Ready, audit.RequestDecided, t)(tx) }}},
-		{"begin", nil, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return move(signing.Signing, audit.RequestSigning)(tx) }}},
-		{"prepare", func() { t.Intent = b.task.Intent }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return moveTask(signing.Prepared, audit.TaskPrepared)(tx) }}},
-		{"attempt", nil, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return tx.CheckRequest(&r) },
+		{"allow", func() { r.Decision, r.Project = b.request.Decision, b.request.Project }, []func(*store.Tx) error{held, current,
+			func(tx *store.Tx) error { return move(signing.Ready, audit.RequestDecided, t)(tx) }, func(tx *store.Tx) error { return move(signing.Signing, audit.RequestSigning)(tx) }}},
+		{"prepare", func() { t.Intent = b.task.Intent }, []func(*store.Tx) error{held, current, func(tx *store.Tx) error { return tx.CheckRequest(&r) },
+			func(tx *store.Tx) error { return moveTask(signing.Prepared, audit.TaskPrepared)(tx) },
 			func(tx *store.Tx) error { return tx.Attempt(t, claim, event(audit.KeyAttempt)[0]) }}},
-		{"signed", func() { t.Envelope = b.task.Envelope }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return moveTask(signing.Signed, audit.TaskSigned)(tx) }}},
-		{"lease", nil, []func(*store.Tx) error{held, func(tx *store.Tx) (err error) { fence, err = tx.AcquireLease(lease, "bench", time.Minute); return err }}},
-		{"published", func() { t.Locations = b.task.Locations }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return tx.CheckLease(lease, "bench", fence) },
-			func(tx *store.Tx) error { return moveTask(signing.Published, audit.TaskPublished)(tx) }, func(tx *store.Tx) error { return tx.ReleaseLease(lease, "bench", fence) }}},
-		{"conclude", func() { r.Ended = time.Now() }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return move(signing.Completed, audit.RequestCompleted)(tx) }, func(tx *store.Tx) error { return tx.Finish(claim) }}},
+		{"signed", func() { t.Envelope = b.task.Envelope }, []func(*store.Tx) error{held,
+			func(tx *store.Tx) (err error) { fence, err = tx.AcquireLease(lease, "bench", time.Minute); return err },
+			func(tx *store.Tx) error { return moveTask(signing.Signed, audit.TaskSigned)(tx) }}},
+		{"published", func() { t.Locations, r.Ended = b.task.Locations, time.Now() }, []func(*store.Tx) error{held, func(tx *store.Tx) error { return tx.EndLease(lease, "bench", fence) },
+			func(tx *store.Tx) error { return moveTask(signing.Published, audit.TaskPublished)(tx) },
+			func(tx *store.Tx) error { return move(signing.Completed, audit.RequestCompleted)(tx) }, func(tx *store.Tx) error { return tx.Finish(claim) }}},
 	} {
 		if u.before != nil {
 			u.before()

@@ -204,9 +204,22 @@ func (tx *Tx) CheckLease(name, owner string, fence int64) error {
 		return err
 	}
 	if !found {
-		return conflict("the lease "+name+" was lost", fmt.Sprintf("fence %d of %s", fence, owner), "an expired lease or another owner", "acquire it again")
+		return lostLease(name, owner, fence)
 	}
 	return nil
+}
+
+// EndLease is CheckLease and ReleaseLease in one.
+func (tx *Tx) EndLease(name, owner string, fence int64) error {
+	n, err := tx.exec("DELETE FROM leases WHERE name = ? AND owner = ? AND fence = ? AND until > ?", name, owner, fence, nanos(tx.now))
+	if err == nil && n != 1 {
+		err = lostLease(name, owner, fence)
+	}
+	return err
+}
+
+func lostLease(name, owner string, fence int64) error {
+	return conflict("the lease "+name+" was lost", fmt.Sprintf("fence %d of %s", fence, owner), "an expired lease or another owner", "acquire it again")
 }
 
 // ReleaseLease gives a lease back; one that was lost already is left alone.

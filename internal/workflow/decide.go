@@ -165,21 +165,33 @@ func denial(leaves []signing.Reason) *signing.Error {
 }
 
 // allow makes the Tasks of the Request. From here on it will be signed unless a
-// recheck refuses or it is canceled.
+// recheck refuses or it is canceled. Where the recheck needs nobody else, signing
+// begins in the same commit; a tag that is signed along is first resolved again.
 func (d *drive) allow(ctx context.Context) error {
 	r := d.request
 	r.Failure = nil
-	tasks := r.Decision.Basis.Tasks(r.ID)
-	err := d.update(ctx, "allow", func(tx *store.Tx) error {
+	d.tasks = r.Decision.Basis.Tasks(r.ID)
+	var c *clearance
+	if !slices.ContainsFunc(r.Artifacts, func(a signing.Artifact) bool { return a.Tag != "" }) {
+		var err error
+		if c, err = d.recheck(ctx); err != nil {
+			c = nil // begin finds the same, and says it
+		}
+	}
+	return d.update(ctx, "allow", func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
-		return d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.conf.n)}, tasks...)
+		err := d.move(tx, signing.Ready, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.conf.n)}, d.tasks...)
+		if err != nil || c == nil {
+			return err
+		}
+		return d.moveToSigning(tx, c)
 	})
-	if err == nil {
-		d.tasks = tasks
-	}
-	return err
+}
+
+func (d *drive) moveToSigning(tx *store.Tx, c *clearance) error {
+	return d.move(tx, signing.Signing, audit.Event{Kind: audit.RequestSigning, Attrs: map[string]string{"basis": string(c.basis)}})
 }
 
 // begin rechecks what may have changed since the decision and starts signing.
@@ -202,13 +214,12 @@ func (d *drive) begin(ctx context.Context) error {
 		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{*reason}}, nil)
 	}
 	d.request.Failure = nil
-	err = d.update(ctx, "begin", func(tx *store.Tx) error {
+	return d.update(ctx, "begin", func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
-		return d.move(tx, signing.Signing, audit.Event{Kind: audit.RequestSigning, Attrs: map[string]string{"basis": string(c.basis)}})
+		return d.moveToSigning(tx, c)
 	})
-	return err
 }
 
 // checkTags resolves every signed tag again: what is signed under a name must

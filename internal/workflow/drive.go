@@ -22,7 +22,8 @@ type drive struct {
 	conf    *generation      // by which the present step is taken
 	request *signing.Request // as last read from or written to the store
 	tasks   []*signing.Task
-	fresh   bool // request and tasks are what this drive read or wrote last
+	fresh   bool           // request and tasks are what this drive read or wrote last
+	leased  []*publication // whose leases came with the envelopes, and which have not begun
 }
 
 // run takes step after step until the Request is finished, must wait, or the

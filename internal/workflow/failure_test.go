@@ -47,9 +47,9 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 		t.Run(sc.name, func(t *testing.T) {
 			steps := clean(t, world, sc)
 			t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
-			mustHave := []string{"store submit#1", "store conclude#1", "registry GET .sig#1"}
+			mustHave := []string{"store submit#1", "store allow#1", "registry GET .sig#1", "store prepare#1"}
 			if sc.uses > 0 {
-				mustHave = append(mustHave, "store prepare#1", "store attempt#1", "key sign#1", "store signed#1", "registry PUT .sig#1", "store published#1")
+				mustHave = append(mustHave, "key sign#1", "store signed#1", "registry PUT .sig#1", "store published#1")
 			}
 			for _, want := range mustHave {
 				if !slices.Contains(steps, want) {
@@ -217,5 +217,51 @@ func check(t *testing.T, e *testenv.Env, sc scenario, id string, a signing.Artif
 	}
 	if count[audit.TaskPublished]+count[audit.TaskRecognised] != 1 {
 		t.Errorf("published %d times, recognised %d times", count[audit.TaskPublished], count[audit.TaskRecognised])
+	}
+}
+
+// TestFaultsAmongManyImagesLoseNothing: more images than are published at once,
+// so that leases are taken and results stored in parts.
+func TestFaultsAmongManyImagesLoseNothing(t *testing.T) {
+	world := testenv.NewWorld(t, true)
+	const images = 20
+	for _, step := range []string{"store lease#1", "store signed#1", "store published#1", "store published#2"} {
+		for _, mode := range []testenv.Mode{testenv.Fails, testenv.FailsButHappened, testenv.DiesAfter} {
+			t.Run(step+" "+string(mode), func(t *testing.T) {
+				t.Parallel()
+				e := testenv.New(t, testenv.Options{World: world})
+				var all []signing.Artifact
+				for i := range images {
+					all = append(all, e.Image(fmt.Sprint(t.Name(), i)))
+				}
+				f := testenv.NewFaults(step, mode)
+				s := e.Start(f)
+				r, capability := submit(t, s, "k", all...)
+				for s.Faults == f && !r.State.Terminal() {
+					select {
+					case <-f.Died():
+						s.Stop()
+						s = e.Start(nil)
+					default:
+						r = poll(t, s, f, r, capability)
+					}
+				}
+				if r = finish(t, s, r.ID, capability); r.State != signing.Completed || !f.Hit() {
+					t.Errorf("ended %s, hit %t: %+v", r.State, f.Hit(), r.Failure)
+				}
+				for i, a := range all {
+					if n := e.Signatures(a); n != 1 {
+						t.Errorf("%d signatures of image %d", n, i)
+					}
+				}
+				announced, count := attempts(t, e, s), map[string]int{}
+				for _, ev := range s.VerifyLog() {
+					count[ev.Kind]++
+				}
+				if count[audit.TaskPublished] != images || count[audit.TaskSigned] != images || count[audit.RequestCompleted] != 1 || e.KeyUses() > announced {
+					t.Errorf("signed %d times, published %d times, completed %d times, %d key uses, %d attempts", count[audit.TaskSigned], count[audit.TaskPublished], count[audit.RequestCompleted], e.KeyUses(), announced)
+				}
+			})
+		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,12 +29,15 @@ func (d *drive) sign(ctx context.Context) error {
 	if err := d.requeue(ctx); err != nil {
 		return err
 	}
-	if err := d.timed("prepare", func() error { return d.prepare(ctx) }); err != nil {
+	defer func() { d.giveBack(ctx, d.leased...); d.leased = nil }()
+	var found map[string]method.Prepared
+	err := d.timed("prepare", func() (err error) { found, err = d.capture(ctx); return err })
+	if err != nil {
 		return err
 	}
 	var later error // a key that cannot be reached does not hold up what is signed
-	if d.has(signing.Prepared) {
-		later = d.timed("key", func() error { return d.useKeys(ctx) })
+	if len(found) > 0 || d.has(signing.Prepared) {
+		later = d.timed("key", func() error { return d.useKeys(ctx, found) })
 		if later != nil && !signing.Temporary(later) {
 			return later
 		}
@@ -124,18 +126,15 @@ func (d *drive) target(t *signing.Task) (method.Method, method.Target, error) {
 	return m, method.Target{Artifact: t.Artifact, Key: info, Options: t.Step.Options, Origin: d.request.Origin, Offline: d.request.Publish == signing.ByClient}, nil
 }
 
-// prepare captures the exact bytes of every queued Task and stores them in one
-// commit. What only Prepare can see refuses the whole Request: nothing is
-// signed before everything is prepared.
-func (d *drive) prepare(ctx context.Context) error {
+// capture takes the exact bytes of every queued Task, by its id. What only Prepare
+// can see refuses the whole Request: nothing is signed before everything is
+// prepared.
+func (d *drive) capture(ctx context.Context) (map[string]method.Prepared, error) {
 	var queued []*signing.Task
 	for _, t := range d.tasks {
 		if t.State == signing.Queued {
 			queued = append(queued, t)
 		}
-	}
-	if len(queued) == 0 {
-		return nil
 	}
 	found := make([]method.Prepared, len(queued))
 	errs := make([]error, len(queued))
@@ -156,28 +155,43 @@ func (d *drive) prepare(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
+		err = fmt.Errorf("preparing %s: %w", queued[i].ID, err)
 		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
-			return fmt.Errorf("preparing %s: %w", queued[i].ID, err)
+			return nil, err
 		}
-		return d.failAll(ctx, fmt.Errorf("preparing %s: %w", queued[i].ID, err))
+		return nil, d.failAll(ctx, err)
 	}
-	// From here on the bytes that the key will be asked to sign are durable.
-	return d.update(ctx, "prepare", func(tx *store.Tx) error {
-		for i, t := range queued {
-			if len(found[i].Recognised) > 0 {
-				t.Recognised, t.Locations = true, found[i].Recognised
-				if err := d.changeTask(tx, t, signing.Published, audit.Event{Kind: audit.TaskRecognised, Attrs: audit.Located(t)}); err != nil {
-					return err
-				}
-				continue
-			}
-			t.Intent, t.Failure, t.Tries = found[i].Intent, nil, 0
-			if err := d.changeTask(tx, t, signing.Prepared, audit.Event{Kind: audit.TaskPrepared, Attrs: audit.Prepared(t)}); err != nil {
-				return err
-			}
-		}
+	out := make(map[string]method.Prepared, len(queued))
+	for i, t := range queued {
+		out[t.ID] = found[i]
+	}
+	return out, nil
+}
+
+// keep stores what was captured: from the commit on, the bytes that the key will
+// be asked to sign are durable.
+func (d *drive) keep(tx *store.Tx, found map[string]method.Prepared) error {
+	if len(found) == 0 {
 		return nil
-	})
+	}
+	for _, t := range d.tasks {
+		p, ok := found[t.ID]
+		if !ok {
+			continue
+		}
+		to, ev := signing.Prepared, audit.Event{Kind: audit.TaskPrepared}
+		if len(p.Recognised) > 0 {
+			t.Recognised, t.Locations = true, p.Recognised
+			to, ev = signing.Published, audit.Event{Kind: audit.TaskRecognised, Attrs: audit.Located(t)}
+		} else {
+			t.Intent, t.Failure, t.Tries = p.Intent, nil, 0
+			ev.Attrs = audit.Prepared(t)
+		}
+		if err := d.changeTask(tx, t, to, ev); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // failAll ends every Task that is not yet signed.
@@ -201,8 +215,9 @@ func (d *drive) failAll(ctx context.Context, cause error) error {
 	return nil
 }
 
-// useKeys signs what is prepared. It is the only way to a key.
-func (d *drive) useKeys(ctx context.Context) error {
+// useKeys signs what is prepared, and what was found to be signed. It is the only
+// way to a key.
+func (d *drive) useKeys(ctx context.Context, found map[string]method.Prepared) error {
 	c, err := d.recheck(ctx)
 	var refused *refusedError
 	if errors.As(err, &refused) {
@@ -211,38 +226,58 @@ func (d *drive) useKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var prepared []*signing.Task
+	var todo []*signing.Task
 	for _, t := range d.tasks {
-		if t.State == signing.Prepared {
-			prepared = append(prepared, t)
+		if p := found[t.ID]; p.Intent != nil {
+			t.Intent = p.Intent
+			todo = append(todo, t)
+		} else if t.State == signing.Prepared {
+			todo = append(todo, t)
 		}
 	}
+	if len(todo) == 0 { // all were recognised
+		return d.update(ctx, "prepare", func(tx *store.Tx) error {
+			if err := d.keep(tx, found); err != nil {
+				return err
+			}
+			return d.end(tx)
+		})
+	}
 	var later error
-	for batch := range slices.Chunk(prepared, signBatch) {
-		if err := d.signTasks(ctx, c, batch); err != nil {
+	for batch := range slices.Chunk(todo, signBatch) {
+		if err := d.signTasks(ctx, c, batch, found); err != nil {
 			if !signing.Temporary(err) {
 				return err
 			}
 			later = err
 		}
+		found = nil // it is durable now, or an error has ended this
 	}
 	return later
 }
 
 // signTasks uses keys for Tasks that c clears.
-func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Task) error {
+func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Task, found map[string]method.Prepared) error {
 	for _, t := range tasks {
 		if err := d.clear(c, t); err != nil {
 			return d.failAll(ctx, err)
 		}
 	}
-	// Commit point: from here on each key may have been used once more than
-	// its result is known. A cancel that is committed first wins.
-	err := d.update(ctx, "attempt", func(tx *store.Tx) error {
+	name := "attempt"
+	if len(found) > 0 {
+		name = "prepare"
+	}
+	// Commit point: the exact bytes of all Tasks are durable, and from here on each
+	// key may have been used once more than its result is known. A cancel that is
+	// committed first wins.
+	err := d.update(ctx, name, func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
 		if err := tx.CheckRequest(d.request); err != nil {
+			return err
+		}
+		if err := d.keep(tx, found); err != nil {
 			return err
 		}
 		for _, t := range tasks {
@@ -267,9 +302,13 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 		})
 	}
 	_ = g.Wait() // the functions return nil; errors are in errs
+	early := d.early(tasks)
 	// Commit point: from here on these are the envelopes of their intents, and
-	// no other leaves the service.
+	// no other leaves the service. Who can publish at once has the lease already.
 	err = d.update(ctx, "signed", func(tx *store.Tx) error {
+		if err := d.takeLeases(tx, early); err != nil {
+			return err
+		}
 		for i, t := range tasks {
 			if errs[i] != nil {
 				continue
@@ -340,8 +379,19 @@ func (d *drive) envelope(ctx context.Context, t *signing.Task) (*signing.Envelop
 
 // conclude ends the Request when every Task is done.
 func (d *drive) conclude(ctx context.Context) error {
+	if d.request.State.Terminal() {
+		return errFinished // with the last of its Tasks
+	}
 	if !d.over() {
 		return nil // run steps again
+	}
+	return done(d.update(ctx, "conclude", d.end))
+}
+
+// end ends the Request in the commit of what was left to do, if nothing is.
+func (d *drive) end(tx *store.Tx) error {
+	if !d.over() {
+		return nil
 	}
 	to, ev := signing.Completed, audit.Event{Kind: audit.RequestCompleted}
 	for _, t := range d.tasks {
@@ -356,38 +406,5 @@ func (d *drive) conclude(ctx context.Context) error {
 	if to == signing.Completed {
 		d.request.Failure = nil
 	}
-	return done(d.update(ctx, "conclude", func(tx *store.Tx) error { return d.move(tx, to, ev) }))
-}
-
-// queue lets the drives of this process publish on one digest one after the
-// other, so that they do not wait for each other's leases by polling.
-type queue struct {
-	turn chan struct{} // holds one token while somebody publishes
-	n    int           // guarded by Workflow.mu; who holds or waits
-}
-
-// turn waits until the caller may publish on name, and returns what ends it.
-func (w *Workflow) turn(ctx context.Context, name string) (func(), error) {
-	w.mu.Lock()
-	q, ok := w.digests[name]
-	if !ok {
-		q = &queue{turn: make(chan struct{}, 1)}
-		w.digests[name] = q
-	}
-	q.n++
-	w.mu.Unlock()
-	leave := func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if q.n--; q.n == 0 {
-			delete(w.digests, name)
-		}
-	}
-	select {
-	case q.turn <- struct{}{}:
-		return sync.OnceFunc(func() { <-q.turn; leave() }), nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
+	return d.move(tx, to, ev)
 }

@@ -345,7 +345,7 @@ func movedTask(t *testing.T, e *testenv.Env) {
 
 func deletedTask(t *testing.T, e *testenv.Env) {
 	a, b := e.Image(t.Name()), e.Image(t.Name()+" b")
-	id, _ := diesAfter(t, e, "store published#1", a, b)
+	id, _ := diesAfter(t, e, "store signed#1", a, b)
 	uses := e.KeyUses()
 	th := steal(t, e)
 	th.exec("DELETE FROM tasks WHERE request_id = ? AND n = 2", id)

@@ -105,6 +105,7 @@ type Workflow struct {
 	loading       sync.Mutex                    // one configuration is loaded at a time
 	slots         chan struct{}                 // one token for each Request being driven
 	wake          chan struct{}                 // capacity 1: a job may be due
+	full          atomic.Bool                   // due jobs may wait for a slot: who gives one back wakes the dispatcher
 	drives        sync.WaitGroup
 
 	mu         sync.Mutex
@@ -199,10 +200,12 @@ func (w *Workflow) dispatch(ctx context.Context) {
 
 func (w *Workflow) claim(ctx context.Context) error {
 	for ctx.Err() == nil {
+		w.full.Store(true)
 		free := cap(w.slots) - len(w.slots)
 		if free == 0 {
 			return nil // a finishing drive wakes the dispatcher
 		}
+		w.full.Store(false)
 		// A read first: an idle service does not write, and one that may not
 		// decide leaves the jobs to those that may.
 		var due bool
@@ -256,9 +259,12 @@ func (w *Workflow) start(c *store.Claim, r *signing.Request) {
 	go func() {
 		defer w.drives.Done()
 		defer leave()
-		defer w.kick()
-		defer func() { <-w.slots }()
-		w.hold(ctx, c, r)
+		over := w.hold(ctx, c, r)
+		<-w.slots
+		// Whose Request is over has left no job that is due.
+		if !over || w.full.Load() {
+			w.kick()
+		}
 	}()
 }
 
@@ -270,8 +276,9 @@ func (w *Workflow) kick() {
 	}
 }
 
-// hold keeps the lease of c alive while drive works, and gives the job back.
-func (w *Workflow) hold(ctx context.Context, c *store.Claim, r *signing.Request) {
+// hold keeps the lease of c alive while drive works, and gives the job back. It
+// reports whether the Request is over.
+func (w *Workflow) hold(ctx context.Context, c *store.Claim, r *signing.Request) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	renewed := make(chan struct{})
@@ -296,6 +303,7 @@ func (w *Workflow) hold(ctx context.Context, c *store.Claim, r *signing.Request)
 	d.run(ctx)
 	cancel()
 	<-renewed
+	return d.request != nil && d.request.State.Terminal()
 }
 
 // tidy forgets what is kept for a time only.
