@@ -31,7 +31,8 @@ type Checkpoint struct {
 
 // GenerateKey makes an Ed25519 key for the log named origin, "sealwright.acme.dev/log".
 // Private and public are in the form of C2SP signed-note. The key signs
-// checkpoints only; it must never be one that signs images.
+// checkpoints and statements about the log's content; it must never be one that
+// signs images.
 func GenerateKey(random io.Reader, origin string) (private, public string, err error) {
 	if origin == "" || strings.ContainsAny(origin, "+ \t\r\n") {
 		return "", "", refuse("not a name for a log", "a URL without scheme, without spaces and '+'", origin, "")
@@ -112,6 +113,35 @@ func (s *Signer) SignCheckpoint(size uint64, root []byte) ([]byte, error) {
 	return raw, nil
 }
 
+// SignStatement returns a signed note that says: this log's key vouches for the
+// content of this digest as a what, "sealwright.dev/evidence/v1". No checkpoint
+// can be read as one, nor the other way: the second line of a checkpoint is a
+// number and its third base64.
+func (s *Signer) SignStatement(what string, content signing.Digest) ([]byte, error) {
+	text, err := statement(what, s.verifier.Origin(), content)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := note.Sign(&note.Note{Text: text}, s.key)
+	if err != nil {
+		return nil, fmt.Errorf("signing a statement: %w", err)
+	}
+	if _, err := s.verifier.OpenStatement(what, raw); err != nil {
+		return nil, fmt.Errorf("verifying a statement after signing: %w", err)
+	}
+	return raw, nil
+}
+
+func statement(what, origin string, content signing.Digest) (string, error) {
+	if what == "" || strings.ContainsAny(what, "\r\n") {
+		return "", refuse("not a kind of statement", "one line", what, "")
+	}
+	if err := content.Validate(); err != nil {
+		return "", err
+	}
+	return what + "\n" + origin + "\n" + string(content) + "\n", nil
+}
+
 // Verifier holds the public key of one log.
 type Verifier struct {
 	key    note.Verifier
@@ -134,6 +164,32 @@ func (v *Verifier) Origin() string { return v.key.Name() }
 
 // String returns the key in the form that NewVerifier reads.
 func (v *Verifier) String() string { return v.public }
+
+// OpenStatement returns the digest of the content that v's key vouches for as a
+// what. There is one signature and one spelling.
+func (v *Verifier) OpenStatement(what string, raw []byte) (signing.Digest, error) {
+	bad := &signing.Error{Code: signing.Invalid, Message: "not signed by the key of this log", Expected: "a " + what + " signed by " + v.public, Found: quote(raw), Fix: "check that the log's key is the one of the service that made the file"}
+	if len(raw) > MaxCheckpoint {
+		return "", bad
+	}
+	n, err := note.Open(raw, note.VerifierList(v.key))
+	if err != nil {
+		bad.Err = err
+		return "", bad
+	}
+	lines := strings.Split(n.Text, "\n")
+	if len(lines) != 4 || len(n.Sigs) != 1 || len(n.UnverifiedSigs) > 0 {
+		return "", bad
+	}
+	content := signing.Digest(lines[2])
+	if want, err := statement(what, v.Origin(), content); err != nil || want != n.Text {
+		return "", bad
+	}
+	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+		return "", bad
+	}
+	return content, nil
+}
 
 // ParseCheckpoint returns what a signed note says if v's key signed it for its
 // own log, in the one form in which this service writes it. Signatures by

@@ -26,6 +26,7 @@ var letsIn = map[string][]string{
 	"POST /v1/requests":                    {"ci"},
 	"GET /v1/requests":                     {"auditor", "admin"},
 	"GET /v1/requests/:id":                 {"capability", "auditor", "admin"},
+	"GET /v1/requests/:id/evidence":        {"capability", "auditor", "admin"},
 	"POST /v1/requests/:id/cancel":         {"ci", "admin"},
 	"PUT /v1/requests/:id/content/:digest": {"capability"},
 	"GET /v1/requests/:id/envelopes":       {"capability"},

@@ -105,6 +105,7 @@ func New(o Options) *Server {
 	s.route(limited, http.MethodGet, api.PathRequests+"/:id", capability().or(reader...), s.read)
 	s.route(limited, http.MethodGet, api.PathRequests+"/:id/facts", people(reader...), s.facts)
 	s.route(limited, http.MethodPost, api.PathEvaluate, people(signing.Submitter, signing.Auditor, signing.Admin), s.evaluate)
+	s.route(limited, http.MethodGet, api.PathRequests+"/:id/evidence", capability().or(reader...), s.evidence)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/cancel", job().or(signing.Admin), s.cancel)
 	s.route(limited, http.MethodPut, api.PathRequests+"/:id/content/:digest", capability(), s.putContent)
 	s.route(limited, http.MethodGet, api.PathRequests+"/:id/envelopes", capability(), s.envelopes)

@@ -391,6 +391,7 @@ func (r *rig) sign(n int, a signing.Artifact) {
 func (r *rig) logged() map[string]int {
 	r.t.Helper()
 	count := map[string]int{}
+	r.s.VerifyEvidence()
 	for _, ev := range r.s.VerifyLog() {
 		count[ev.Kind]++
 		r.silent("the audit log", ev.String())

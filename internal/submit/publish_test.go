@@ -24,6 +24,9 @@ func TestAJobPublishesItselfWhatTheServiceSigned(t *testing.T) {
 	if j.names(a.Repository, "v1") != string(a.Digest) {
 		t.Error("the tag was not moved")
 	}
+	if n := s.VerifyEvidence(); n != 1 {
+		t.Errorf("evidence of %d requests", n)
+	}
 	count := map[string]int{}
 	for _, ev := range s.VerifyLog() {
 		count[ev.Kind]++
@@ -56,6 +59,9 @@ func TestWhatTheServiceCannotReadIsDeliveredAndSaidToBe(t *testing.T) {
 	}
 	if !strings.Contains(j.file("outputs"), "SEALWRIGHT_DELIVERED=true") || !strings.Contains(j.log(), "the service could not read it back") {
 		t.Errorf("%s\n%s", j.file("outputs"), j.log())
+	}
+	if n := s.VerifyEvidence(); n != 1 {
+		t.Errorf("evidence of %d requests", n)
 	}
 	count := map[string]int{}
 	for _, ev := range s.VerifyLog() {

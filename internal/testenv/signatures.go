@@ -19,6 +19,10 @@ import (
 	regerr "github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/evidence"
+	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
 )
@@ -65,6 +69,19 @@ func (e *Env) Referrers(a signing.Artifact, artifactType string) int {
 	return len(m.Manifests)
 }
 
+// LogSigner has the key of the log.
+func (e *Env) LogSigner() *audit.Signer { return e.log }
+
+// CheckEnvelope verifies an envelope the way an auditor does, without a registry.
+func CheckEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error {
+	m, ok := map[string]method.Attacher{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil)}[step.Method]
+	if !ok {
+		return &signing.Error{Code: signing.Invalid, Message: "no such method", Found: step.Method}
+	}
+	_, err := m.Attachment(method.Target{Artifact: a, Key: key, Options: step.Options, Origin: origin}, e)
+	return err
+}
+
 // VerifyLog takes every event into the log, exports it, and verifies the
 // export. It returns the events.
 func (s *Service) VerifyLog() []audit.Event {
@@ -81,6 +98,32 @@ func (s *Service) VerifyLog() []audit.Event {
 		t.Fatalf("the log does not verify: %v", err)
 	}
 	return s.events(t)
+}
+
+// VerifyEvidence takes the evidence of every Request that is over and verifies
+// it as an auditor does. It returns how many there were.
+func (s *Service) VerifyEvidence() (n int) {
+	t := s.Env.T
+	t.Helper()
+	for _, ev := range s.VerifyLog() {
+		if ev.Kind != audit.RequestSubmitted {
+			continue
+		}
+		raw, err := s.Server.EvidenceOf(context.Background(), ev.Request, 0)
+		if errors.Is(err, signing.Unavailable) { // it ended meanwhile
+			must(t, s.Workflow.Sequence(context.Background()))
+			raw, err = s.Server.EvidenceOf(context.Background(), ev.Request, 0)
+		}
+		if errors.Is(err, signing.Conflict) {
+			continue // not over
+		}
+		must(t, err)
+		if _, err := evidence.Verify(raw, evidence.Options{LogKey: s.Env.log.Verifier().String(), Envelope: CheckEnvelope}); err != nil {
+			t.Fatalf("the evidence of %s does not verify: %v", ev.Request, err)
+		}
+		n++
+	}
+	return n
 }
 
 func (s *Service) events(t testing.TB) []audit.Event {

@@ -178,6 +178,7 @@ type Service struct {
 	Keys     *key.Ring
 	Workflow *workflow.Workflow
 	Registry *registry.Client
+	Server   *server.Server
 	HTTP     *httptest.Server
 
 	stop context.CancelFunc
@@ -256,9 +257,10 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, s.Store.Close())
 	}
-	s.HTTP = httptest.NewServer(server.New(server.Options{
+	s.Server = server.New(server.Options{
 		Workflow: s.Workflow, Store: s.Store, Identity: ids, LogKey: e.log.Verifier(), Log: log, Now: e.Now, Metrics: metrics, Rate: 10000, PublicLog: true,
-	}).Handler())
+	})
+	s.HTTP = httptest.NewServer(s.Server.Handler())
 	return nil
 }
 

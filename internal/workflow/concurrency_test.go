@@ -77,6 +77,7 @@ func quiet(t *testing.T, e *testenv.Env, s *testenv.Service) map[string]int {
 		eventually(t, "no "+table, func() bool { return th.count("SELECT count(*) FROM "+table) == 0 })
 	}
 	count := map[string]int{}
+	s.VerifyEvidence()
 	for _, ev := range s.VerifyLog() {
 		count[ev.Kind]++
 	}

@@ -181,6 +181,9 @@ func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faul
 		default:
 		}
 	}
+	if n := s.VerifyEvidence(); n == 0 {
+		t.Error("no request is over, so there is no evidence")
+	}
 	return s.VerifyLog()
 }
 

@@ -58,6 +58,11 @@ func (w *Workflow) load(ctx context.Context, policies *policy.Set, starting bool
 		if err != nil {
 			return err
 		}
+		if starting {
+			if err := w.rememberKeys(tx); err != nil {
+				return err
+			}
+		}
 		if n > 0 && have == next.digest {
 			next.n = n
 			if !starting {

@@ -189,7 +189,7 @@ func TestOneProcessAtATimePublishesOnADigest(t *testing.T) {
 
 // faulty is the cosign method with a fault.
 type faulty struct {
-	method.Method
+	method.Attacher
 	artifact signing.Artifact // whose bytes are made, instead of the target's
 
 	mu   sync.Mutex
@@ -200,7 +200,7 @@ func (f *faulty) Prepare(ctx context.Context, target method.Target, now time.Tim
 	if f.artifact.Digest != "" {
 		target.Artifact = f.artifact
 	}
-	return f.Method.Prepare(ctx, target, now)
+	return f.Attacher.Prepare(ctx, target, now)
 }
 
 func (f *faulty) Publish(ctx context.Context, target method.Target, e signing.Envelope) ([]signing.Location, error) {
@@ -211,13 +211,17 @@ func (f *faulty) Publish(ctx context.Context, target method.Target, e signing.En
 	if lost {
 		return []signing.Location{{Kind: "tag", URI: string(target.Artifact.Repository) + ":lost"}}, nil
 	}
-	return f.Method.Publish(ctx, target, e)
+	return f.Attacher.Publish(ctx, target, e)
 }
 
 // withMethod starts a service whose method is f.
 func withMethod(e *testenv.Env, f *faulty) *testenv.Service {
 	s := e.Start(nil)
-	f.Method = s.Workflow.Methods["cosign"]
+	attacher, ok := s.Workflow.Methods["cosign"].(method.Attacher)
+	if !ok {
+		e.T.Fatal("cosign cannot attach")
+	}
+	f.Attacher = attacher
 	changed := maps.Clone(s.Workflow.Methods)
 	changed["cosign"] = f
 	maps.Copy(s.Workflow.Methods, changed) // nothing was submitted yet: nobody reads it

@@ -1,6 +1,7 @@
 package workflow_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -186,6 +187,7 @@ func rolledBackDenial(t *testing.T, e *testenv.Env) {
 		return err == nil && r.State == signing.RequestDenied
 	})
 	unharmed(t, e, s, 0, other)
+	noEvidence(t, s, id)
 }
 
 func alteredArtifact(t *testing.T, e *testenv.Env) {
@@ -310,6 +312,17 @@ func rolledBackEverything(t *testing.T, e *testenv.Env) {
 	unharmed(t, e, s, 2)
 	if n := verified(t, s, "release", a); n != e.Signatures(a) {
 		t.Errorf("%d of %d signatures are of the decided bytes", n, e.Signatures(a))
+	}
+	noEvidence(t, s, id)
+}
+
+// noEvidence checks that rows that were put back are found by whoever asks for
+// evidence: its events are no life that a Request can have.
+func noEvidence(t *testing.T, s *testenv.Service, id string) {
+	t.Helper()
+	s.VerifyLog()
+	if _, err := s.Server.EvidenceOf(t.Context(), id, 0); !errors.Is(err, signing.Invalid) {
+		t.Errorf("evidence of a request that was put back: %v", err)
 	}
 }
 
