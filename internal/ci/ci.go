@@ -25,9 +25,14 @@ import (
 
 // Names of the environments.
 const (
-	GitHub = "github"
-	GitLab = "gitlab"
-	None   = "none"
+	GitHub      = "github" // and Forgejo, which speaks its protocol
+	GitLab      = "gitlab"
+	CircleCI    = "circleci"
+	Bitbucket   = "bitbucket"
+	Buildkite   = "buildkite"
+	AzureDevOps = "azure-devops"
+	Codefresh   = "codefresh"
+	None        = "none"
 )
 
 const (
@@ -121,6 +126,9 @@ func Detect(o Options) *Environment {
 		e.Name, e.system = GitLab, &gitlab{Options: o}
 	default:
 		e.Name, e.system = None, &none{Options: o}
+		if p, ok := elsewhere(o); ok {
+			e.Name, e.Renews, e.system = p.name, p.renews(), p
+		}
 	}
 	return e
 }
@@ -152,8 +160,8 @@ func (e *Environment) Input(name string) string {
 // reToken is a compact JWS: no other byte can reach a header or a command.
 var reToken = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
-// Token returns a token for the audience, masked before it is returned. On
-// GitHub it is a new one every time; elsewhere it is the job's.
+// Token returns a token for the audience, masked before it is returned: a new
+// one every time if the CI gives new ones (Renews), else the job's.
 func (e *Environment) Token(ctx context.Context, audience string) (string, error) {
 	token, err := e.system.token(ctx, audience)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,12 +82,14 @@ func onGitLab(t *testing.T) *world {
 
 func TestEachCIIsRecognisedByItsOwnVariable(t *testing.T) {
 	for want, env := range map[string]map[string]string{
-		ci.GitHub: {"GITHUB_ACTIONS": "true"},
-		ci.GitLab: {"GITLAB_CI": "true"},
-		ci.None:   {"CI": "true", "GITHUB_ACTIONS": "false", "GITLAB_CI": ""},
+		ci.GitHub:   {"GITHUB_ACTIONS": "true"},
+		ci.GitLab:   {"GITLAB_CI": "true"},
+		ci.CircleCI: {"CIRCLECI": "true"}, ci.Bitbucket: {"BITBUCKET_BUILD_NUMBER": "7"}, ci.Buildkite: {"BUILDKITE": "true"},
+		ci.AzureDevOps: {"TF_BUILD": "True"}, ci.Codefresh: {"CF_BUILD_ID": "64f4"},
+		ci.None: {"CI": "true", "GITHUB_ACTIONS": "false", "GITLAB_CI": "", "CIRCLECI": "false", "TF_BUILD": "False"},
 	} {
 		e := (&world{env: env}).detect(ci.Options{})
-		if e.Name != want || e.Renews != (want == ci.GitHub) {
+		if e.Name != want || e.Renews != slices.Contains([]string{ci.GitHub, ci.AzureDevOps, ci.Codefresh}, want) {
 			t.Errorf("%v is %s, renews %v", env, e.Name, e.Renews)
 		}
 	}

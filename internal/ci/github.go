@@ -2,32 +2,17 @@ package ci
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
-	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-const (
-	// maxTokenAnswer bounds the token endpoint's answer: a token and little else.
-	maxTokenAnswer = 64 << 10
-	// tokenTries is how often the token endpoint is asked; with the back-off
-	// between them that is half a minute, longer than its usual hiccups.
-	tokenTries   = 6
-	tokenTimeout = 15 * time.Second
-	tokenBackoff = time.Second
-	// maxTokenWait bounds what the endpoint may ask for between two tries.
-	maxTokenWait = 30 * time.Second
-	// maxSummary is GitHub's bound for each step: more is dropped as a whole.
-	maxSummary = 1 << 20
-)
+// maxSummary is GitHub's bound for each step: more is dropped as a whole.
+const maxSummary = 1 << 20
 
 // github is GitHub Actions, and what speaks its protocol (GHES, Forgejo).
 type github struct{ Options }
@@ -37,81 +22,17 @@ type github struct{ Options }
 func (g *github) token(ctx context.Context, audience string) (string, error) {
 	raw, bearer := g.Env("ACTIONS_ID_TOKEN_REQUEST_URL"), g.Env("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 	if raw == "" || bearer == "" {
-		return "", &signing.Error{Code: signing.Unauthenticated, Message: "this job may not ask GitHub for an ID token", Expected: "ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN in the environment", Found: "none", Fix: "add `permissions: id-token: write` to the job (with `contents: read` and whatever else it needs); a pull request from a fork never gets one"}
-	}
-	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.User != nil || !(u.Scheme == "https" || u.Scheme == "http" && outbound.IsLoopback(u.Hostname())) {
-		return "", &signing.Error{Code: signing.Unauthenticated, Message: "the address of GitHub's token endpoint is not usable", Expected: "an https URL in ACTIONS_ID_TOKEN_REQUEST_URL", Found: "another value", Fix: "let nothing in the job overwrite this variable"}
-	}
-	if u.RawQuery != "" {
-		u.RawQuery += "&"
-	}
-	u.RawQuery += "audience=" + url.QueryEscape(audience)
-
-	// No redirect is followed: the bearer goes nowhere else.
-	client := outbound.NewClient(outbound.Options{Base: g.Transport, AllowHTTP: true, Timeout: tokenTimeout, MaxBody: maxTokenAnswer, UserAgent: "sealwright-ci"})
-	wait := tokenBackoff
-	for try := 1; ; try++ {
-		token, err := requestToken(ctx, client, u.String(), bearer)
-		if err == nil || try == tokenTries || !signing.Temporary(err) || ctx.Err() != nil {
-			return token, err
+		fix := "add `permissions: id-token: write` to the job (with `contents: read` and whatever else it needs); a pull request from a fork never gets one"
+		if g.Env("FORGEJO_ACTIONS") == "true" {
+			fix = "add `enable-openid-connect: true` to the workflow or the job"
 		}
-		if err := g.Sleep(ctx, max(wait, min(signing.Public(err).RetryAfter, maxTokenWait))); err != nil {
-			return "", fmt.Errorf("waiting for the token endpoint: %w", err)
-		}
-		wait *= 2
+		return "", &signing.Error{Code: signing.Unauthenticated, Message: "this job may not ask GitHub for an ID token", Expected: "ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN in the environment", Found: "none", Fix: fix}
 	}
-}
-
-// requestToken asks once. Temporary errors are worth another try.
-func requestToken(ctx context.Context, client *http.Client, address, bearer string) (string, error) {
-	fail := func(code signing.Code, found, fix string, cause error) error {
-		return &signing.Error{Code: code, Message: "GitHub's token endpoint gave no token", Expected: "200 and a token", Found: found, Fix: fix, RetryAfter: retryAfter(cause), Err: cause}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return "", fail(signing.Internal, "an unusable address", "let nothing in the job overwrite ACTIONS_ID_TOKEN_REQUEST_URL", nil)
-	}
-	req.Header.Set("Authorization", "bearer "+bearer)
-	req.Header.Set("Accept", "application/json; api-version=2.0")
-	res, err := client.Do(req)
-	if err != nil {
-		return "", fail(signing.CodeOf(err), found(err), "run the step again; see githubstatus.com", err)
-	}
-	body, err := outbound.ReadBody(res, maxTokenAnswer)
-	switch {
-	case err != nil:
-		return "", fail(signing.CodeOf(err), found(err), "run the step again", err)
-	case res.StatusCode >= 500:
-		return "", fail(signing.Unavailable, res.Status, "run the step again; see githubstatus.com", nil)
-	case res.StatusCode != http.StatusOK:
-		return "", fail(signing.Unauthenticated, res.Status, "check `permissions: id-token: write` of the job and that it is still running", nil)
-	}
-	var answer struct {
-		Value string `json:"value"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil || answer.Value == "" {
-		return "", fail(signing.Internal, "an answer without `value`", "check what stands between the runner and GitHub", nil)
-	}
-	return answer.Value, nil
-}
-
-// retryAfter is what a throttling endpoint asked for; 0 for every other cause.
-func retryAfter(err error) time.Duration {
-	var e *signing.Error
-	if errors.As(err, &e) {
-		return e.RetryAfter
-	}
-	return 0
-}
-
-// found says what went wrong without the URL, which need not be in the log.
-func found(err error) string {
-	e := signing.Public(err)
-	if e.Found == "" {
-		return e.Message
-	}
-	return e.Message + ": " + e.Found
+	return g.ask(ctx, endpoint{
+		who: "GitHub", variable: "ACTIONS_ID_TOKEN_REQUEST_URL", method: http.MethodGet, address: raw, query: "audience=" + url.QueryEscape(audience),
+		authorization: "bearer " + bearer, accept: "application/json; api-version=2.0", field: "value",
+		again: "run the step again; see githubstatus.com", refused: "check `permissions: id-token: write` of the job and that it is still running",
+	})
 }
 
 func (g *github) run() []string {

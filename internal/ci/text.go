@@ -32,7 +32,7 @@ func cleanLines(s string) string {
 
 // guardLine changes a line that a GitHub runner would take for a command. The
 // runner splits lines at \r as well as \n, takes "::" after any leading space,
-// and "##[" anywhere. GitLab's section markers need \r and ESC[0K.
+// and "##[" anywhere, Azure's agent "##vso[" too. GitLab's section markers need \r and ESC[0K.
 func guardLine(line string) string {
 	body, end := line, ""
 	if strings.HasSuffix(line, "\n") {
@@ -50,7 +50,7 @@ func guardLine(line string) string {
 
 // breakMarkers breaks what is a command wherever it stands in a line.
 func breakMarkers(s string) string {
-	return strings.NewReplacer("##[", "##\u200b[", "section_start:", "section_start\u200b:", "section_end:", "section_end\u200b:").Replace(s)
+	return strings.NewReplacer("##[", "##\u200b[", "##vso[", "##\u200bvso[", "section_start:", "section_start\u200b:", "section_end:", "section_end\u200b:").Replace(s)
 }
 
 // isSpaceOrInvisible is wider than the runner's notion of space, to be on the
