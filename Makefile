@@ -27,7 +27,7 @@ bench: ## figures: signing, publishing, service core, the CI step
 conformance: ## our signatures and their tampered twins against cosign 2 and 3, containers/image and notation
 	@.ci/conformance
 
-conformance-all: ## conformance, and our service again with every kind of key
+conformance-all: ## conformance, every kind of key, and Kyverno, Ratify, policy-controller (the first time takes an hour)
 	@SEALWRIGHT_CONFORMANCE=all .ci/conformance
 
 fuzz: ## every fuzz target, FUZZTIME=5m each
