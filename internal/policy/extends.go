@@ -211,7 +211,8 @@ func (t tightening) kinds(c, b origin) origin {
 	case len(theirs) == 0:
 		return c
 	case len(mine) == 0:
-		c.GitHub, c.GitLab, c.Custom = b.GitHub, b.GitLab, b.Custom
+		c.GitHub, c.GitLab, c.Forgejo, c.Buildkite, c.CircleCI = b.GitHub, b.GitLab, b.Forgejo, b.Buildkite, b.CircleCI
+		c.Bitbucket, c.Azure, c.Codefresh, c.Custom = b.Bitbucket, b.Azure, b.Codefresh, b.Custom
 		return c
 	}
 	for _, kind := range mine {
@@ -227,10 +228,25 @@ func (t tightening) kinds(c, b origin) origin {
 		g := t.gitlab("origin.gitlab.", *c.GitLab, *b.GitLab)
 		c.GitLab = &g
 	}
+	if c.Forgejo != nil && b.Forgejo != nil {
+		c.Forgejo = &forgejo{subset(t, "origin.forgejo.events", c.Forgejo.Events, b.Forgejo.Events), t.same("origin.forgejo.workflow", c.Forgejo.Workflow, b.Forgejo.Workflow)}
+	}
+	if c.Buildkite != nil && b.Buildkite != nil {
+		c.Buildkite = &buildkite{subset(t, "origin.buildkite.events", c.Buildkite.Events, b.Buildkite.Events), t.same("origin.buildkite.runner_environment", c.Buildkite.RunnerEnvironment, b.Buildkite.RunnerEnvironment)}
+	}
+	if c.CircleCI != nil && b.CircleCI != nil {
+		c.CircleCI = &circleci{subset(t, "origin.circleci.pipeline_definitions", c.CircleCI.PipelineDefinitions, b.CircleCI.PipelineDefinitions)}
+	}
+	if c.Azure != nil && b.Azure != nil {
+		c.Azure = &azureDevOps{subset(t, "origin.azure-devops.definitions", c.Azure.Definitions, b.Azure.Definitions)}
+	}
+	if c.Codefresh != nil && b.Codefresh != nil {
+		c.Codefresh = &codefresh{subset(t, "origin.codefresh.events", c.Codefresh.Events, b.Codefresh.Events)}
+	}
 	customs := maps.Clone(c.Custom)
 	for kind, own := range customs {
 		if from, ok := b.Custom[kind]; ok {
-			customs[kind] = custom{Events: t.subset(kindPath(kind)+".events", own.Events, from.Events)}
+			customs[kind] = custom{subset(t, kindPath(kind)+".events", own.Events, from.Events)}
 		}
 	}
 	c.Custom = customs
@@ -238,7 +254,7 @@ func (t tightening) kinds(c, b origin) origin {
 }
 
 func (t tightening) github(at string, c, b github) github {
-	c.Events = t.subset(at+"events", c.Events, b.Events)
+	c.Events = subset(t, at+"events", c.Events, b.Events)
 	c.Workflow = t.same(at+"workflow", c.Workflow, b.Workflow)
 	c.RunnerEnvironment = t.same(at+"runner_environment", c.RunnerEnvironment, b.RunnerEnvironment)
 	c.RunnerGroups = orRaw(c.RunnerGroups, b.RunnerGroups)
@@ -257,7 +273,7 @@ func (t tightening) github(at string, c, b github) github {
 		if len(own.SHA) > 0 && len(b.Builder.SHA) == 0 {
 			t.loosens(at+"builder.sha", "the builder is of the ref of the build")
 		}
-		own.SHA = t.subset(at+"builder.sha", own.SHA, b.Builder.SHA)
+		own.SHA = subset(t, at+"builder.sha", own.SHA, b.Builder.SHA)
 		own.RepositoryID = orRaw(own.RepositoryID, b.Builder.RepositoryID)
 		c.Builder = &own
 	}
@@ -265,21 +281,12 @@ func (t tightening) github(at string, c, b github) github {
 }
 
 func (t tightening) gitlab(at string, c, b gitlab) gitlab {
-	c.Events = t.subset(at+"events", c.Events, b.Events)
+	c.Events = subset(t, at+"events", c.Events, b.Events)
 	c.Config = t.same(at+"config", c.Config, b.Config)
 	c.RunnerEnvironment = t.same(at+"runner_environment", c.RunnerEnvironment, b.RunnerEnvironment)
 	c.EnvironmentProtected = t.demand(at+"environment_protected", c.EnvironmentProtected, b.EnvironmentProtected)
 	c.Variables = orRaw(c.Variables, b.Variables)
-	switch {
-	case c.RunnerIDs == nil:
-		c.RunnerIDs = b.RunnerIDs
-	case b.RunnerIDs != nil:
-		for i, id := range c.RunnerIDs {
-			if !slices.Contains(b.RunnerIDs, id) {
-				t.loosens(config.Index(at+"runner_ids", i), "runner %d is not among them", id)
-			}
-		}
-	}
+	c.RunnerIDs = subset(t, at+"runner_ids", c.RunnerIDs, b.RunnerIDs)
 	return c
 }
 
@@ -335,16 +342,20 @@ func (t tightening) patterns(word string, c, b []string, closed bool) []string {
 }
 
 // subset lets a list name no more than the base's, which may be left open.
-func (t tightening) subset(word string, c, b []string) []string {
+func subset[T comparable](t tightening, word string, c, b []T) []T {
 	switch {
 	case c == nil:
 		return b
 	case b == nil:
 		return c
 	}
-	for i, text := range c {
-		if !slices.Contains(b, text) {
-			t.loosens(config.Index(word, i), "%s is not one of %s", text, oneOf(b))
+	for i, v := range c {
+		if !slices.Contains(b, v) {
+			names := make([]string, len(b))
+			for j := range b {
+				names[j] = fmt.Sprint(b[j])
+			}
+			t.loosens(config.Index(word, i), "%v is not one of %s", v, oneOf(names))
 		}
 	}
 	return c

@@ -96,6 +96,12 @@ type origin struct {
 	Environment  string            `yaml:"environment" json:"environment,omitempty"`
 	GitHub       *github           `yaml:"github" json:"github,omitempty"`
 	GitLab       *gitlab           `yaml:"gitlab" json:"gitlab,omitempty"`
+	Forgejo      *forgejo          `yaml:"forgejo" json:"forgejo,omitempty"`
+	Buildkite    *buildkite        `yaml:"buildkite" json:"buildkite,omitempty"`
+	CircleCI     *circleci         `yaml:"circleci" json:"circleci,omitempty"`
+	Bitbucket    *bitbucket        `yaml:"bitbucket" json:"bitbucket,omitempty"`
+	Azure        *azureDevOps      `yaml:"azure-devops" json:"azure-devops,omitempty"`
+	Codefresh    *codefresh        `yaml:"codefresh" json:"codefresh,omitempty"`
 	Custom       map[string]custom `yaml:"custom" json:"custom,omitempty"` // by kind of the issuer's row
 	Verify       config.Raw        `yaml:"verify" json:"-"`
 	ReachableOf  config.Raw        `yaml:"reachable_from" json:"-"`
@@ -128,6 +134,28 @@ type gitlab struct {
 	EnvironmentProtected *bool      `yaml:"environment_protected" json:"environment_protected,omitempty"`
 	Variables            config.Raw `yaml:"variables" json:"-"`
 }
+
+// The tokens of these state less. Each has the words that its token answers.
+type (
+	forgejo struct {
+		Events   []string `yaml:"events" json:"events"`
+		Workflow string   `yaml:"workflow" json:"workflow,omitempty"`
+	}
+	buildkite struct {
+		Events            []string `yaml:"events" json:"events"`
+		RunnerEnvironment string   `yaml:"runner_environment" json:"runner_environment,omitempty"`
+	}
+	circleci struct {
+		PipelineDefinitions []string `yaml:"pipeline_definitions" json:"pipeline_definitions,omitempty"`
+	}
+	bitbucket   struct{}
+	azureDevOps struct {
+		Definitions []int64 `yaml:"definitions" json:"definitions,omitempty"`
+	}
+	codefresh struct {
+		Events []string `yaml:"events" json:"events"`
+	}
+)
 
 // custom is what the token of an issuer that the configuration describes can answer.
 type custom struct {

@@ -24,6 +24,8 @@ var (
 	reOption  = regexp.MustCompile(`^[a-z][a-zA-Z0-9_.-]{0,63}$`)
 	reKind    = reName
 	reWorkDir = regexp.MustCompile(`^\.github/workflows/[A-Za-z0-9_.-]+\.ya?ml$`)
+	reForgejo = regexp.MustCompile(`^\.(?:forgejo|gitea|github)/workflows/[A-Za-z0-9_.-]+\.ya?ml$`)
+	reUUID    = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	reYAML    = regexp.MustCompile(`\.ya?ml$`)
 )
 
@@ -58,6 +60,10 @@ func methods() []string { return []string{methodCosign, methodNotation, "dct", "
 var (
 	githubEvents = []string{"push", "release", "workflow_dispatch", "schedule", "merge_group", "repository_dispatch", "deployment"}
 	gitlabEvents = []string{"push", "web", "schedule", "api", "trigger", "pipeline", "chat"}
+
+	forgejoEvents   = []string{"push", "release", "workflow_dispatch", "schedule"}
+	buildkiteEvents = []string{"webhook", "schedule", "trigger_job", "ui", "api"}
+	codefreshEvents = []string{eventUnstated, "manual"}
 )
 
 // refused says why an event may not be listed, empty if there is nothing

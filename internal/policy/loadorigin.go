@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"maps"
 	"slices"
 	"strings"
 )
@@ -18,19 +17,7 @@ func (l *loader) originWords(s scope, o origin) {
 	if len(o.Environment) > maxEnvironment {
 		s.add("environment", "must be a name of at most %d characters", maxEnvironment)
 	}
-	if o.GitHub != nil {
-		l.github(s.at("github"), *o.GitHub)
-	}
-	if o.GitLab != nil {
-		l.gitlab(s.at("gitlab"), *o.GitLab)
-	}
-	for _, kind := range slices.Sorted(maps.Keys(o.Custom)) {
-		at := s.at("custom").at(kind)
-		if !reKind.MatchString(kind) || slices.Contains(builtInKinds(), kind) {
-			at.add("", "must be the kind that a custom issuer's row names, other than %s", oneOf(builtInKinds()))
-		}
-		events(at.at("events"), o.Custom[kind].Events, nil)
-	}
+	l.kindWords(s, o)
 }
 
 // originWhole checks that the rules on where a build comes from are complete.
@@ -38,9 +25,9 @@ func (l *loader) originWhole(s scope, o origin, r rules) {
 	if len(o.Refs) == 0 {
 		s.add("refs", `a policy lists the refs it trusts, such as refs/heads/main; "**" is every ref`)
 	}
-	kinds := slices.Compact(o.kinds())
+	kinds := o.kinds()
 	if len(kinds) == 0 {
-		s.add("", "needs github, gitlab or custom with the events that are trusted: without one no build is allowed")
+		s.add("", "needs rules for a kind of forge, such as github with the events that are trusted: without one no build is allowed")
 	}
 	for _, kind := range kinds {
 		at := scope{l: s.l, doc: s.doc, path: strings.TrimSuffix(s.path, "origin") + kindPath(kind)}

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -31,28 +30,7 @@ func (p *Policy) origin(o signing.Origin) signing.Reason {
 		same := o.DeploymentEnvironment == rules.Environment || o.Kind == kindGitHub && fold(o.DeploymentEnvironment) == fold(rules.Environment)
 		children = append(children, leaf("origin.environment", same, rules.Environment, o.DeploymentEnvironment, "run the job in this deployment environment"))
 	}
-	switch {
-	case o.Kind == kindGitHub && rules.GitHub != nil:
-		children = append(children, p.github(o, *rules.GitHub))
-	case o.Kind == kindGitLab && rules.GitLab != nil:
-		children = append(children, gitlabRules(o, *rules.GitLab))
-	default:
-		c, ok := rules.Custom[o.Kind]
-		if !ok || o.Kind == "" {
-			rule := "origin." + o.Kind
-			switch o.Kind {
-			case kindGitHub, kindGitLab:
-			case "":
-				rule = "origin.kind"
-			default:
-				rule = config.Key("origin.custom", o.Kind)
-			}
-			children = append(children, leaf(rule, false, "a build of "+oneOf(rules.kinds()), o.Kind, "add the rules for this kind of forge to the policy: without its events nothing is trusted"))
-			break
-		}
-		path := config.Key("origin.custom", o.Kind)
-		children = append(children, node(path, trigger(path+".events", o, c.Events)))
-	}
+	children = append(children, p.kind(o))
 	return node("origin", children...)
 }
 

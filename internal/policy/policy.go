@@ -214,6 +214,21 @@ func (p rules) sorted() rules {
 		g.EnvironmentProtected = onlyTrue(g.EnvironmentProtected)
 		o.GitLab = &g
 	}
+	if f := o.Forgejo; f != nil {
+		o.Forgejo = &forgejo{sortedSet(f.Events), f.Workflow}
+	}
+	if b := o.Buildkite; b != nil {
+		o.Buildkite = &buildkite{sortedSet(b.Events), b.RunnerEnvironment}
+	}
+	if c := o.CircleCI; c != nil {
+		o.CircleCI = &circleci{sortedSet(c.PipelineDefinitions)}
+	}
+	if a := o.Azure; a != nil {
+		o.Azure = &azureDevOps{slices.Compact(slices.Sorted(slices.Values(a.Definitions)))}
+	}
+	if c := o.Codefresh; c != nil {
+		o.Codefresh = &codefresh{sortedSet(c.Events)}
+	}
 	o.Custom = maps.Clone(o.Custom)
 	for kind, c := range o.Custom {
 		o.Custom[kind] = custom{Events: sortedSet(c.Events)}

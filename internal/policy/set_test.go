@@ -114,7 +114,7 @@ func TestDigestChangesWithEveryRule(t *testing.T) {
 		{"runner_environment: github-hosted", "builder: {path: .github/workflows/c.yml}"}, {"runner_environment: github-hosted", "runner_groups: [a]"},
 		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    tags:"}, {"    tags:", "    freeze: [2026-12-24]\n    tags:"}, {"    tags:", "    bind: {digests_only: true}\n    tags:"}, {"    tags:", "    bind: {revision_label: true}\n    tags:"},
 		{"    tags:", "    approvals: {}\n    tags:"},
-		{"key: archive-ec", "key: archive-ec, recursive: true"}, {"key: archive-ec", "key: archive-ec, formats: [legacy, bundle]"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {forgejo: {events: [push]}}\n      github:"},
+		{"key: archive-ec", "key: archive-ec, recursive: true"}, {"key: archive-ec", "key: archive-ec, formats: [legacy, bundle]"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {jenkins: {events: [push]}}\n      github:"},
 		{"method: cosign, key: archive-ec", "method: notation, key: archive-ec"}, {"key: archive-ec", "key: archive-ec, formats: [bundle]"},
 	} {
 		text := strings.Replace(strict, c[0], c[1], 1)
