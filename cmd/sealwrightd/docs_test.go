@@ -63,10 +63,13 @@ var kinds = map[string]func(*testing.T, block){
 	"yaml keys":         checkKeys,
 	"yaml policy":       checkPolicy,
 	"yaml job":          checkYAML, // run by TestCommandsOfTheDocumentsRun
-	"yaml ci":           checkYAML,
+	"yaml workflow":     checkWorkflow,
+	"yaml gitlab":       checkGitLab,
 	"yaml registries.d": checkYAML,
 	"sh tried":          checkShell, // run by TestCommandsOfTheDocumentsRun
 	"sh background":     checkShell, // likewise
+	"yaml kubernetes":   checkYAML,  // nothing here runs it
+	"sh container":      checkShell, // run by .ci/doors
 	"sh elsewhere":      checkShell, // run by the conformance suite, or needs what a test does not have: a cluster, a domain
 	"sh builds":         checkTargets,
 }
@@ -257,7 +260,8 @@ func checkTargets(t *testing.T, b block) {
 }
 
 // TestCommandsOfTheDocumentsRun runs the commands of operations.md in order, in
-// one shell and one folder, and then the job of the README.
+// one shell and one folder, and then the job without containers of
+// github-actions.md.
 func TestCommandsOfTheDocumentsRun(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "docs") // short: it holds a unix socket
@@ -267,7 +271,7 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a folder below TMPDIR that stays is no failure
 	local := strings.NewReplacer("/etc/sealwright", dir+"/etc/sealwright", "/var/lib/sealwright", dir+"/var")
 	script := "set -euo pipefail\ncd " + dir + "\ntrap 'echo \"failed: $at\" >&2' ERR\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n"
-	for _, b := range append(blocks(t, "docs/operations.md", read(t, "docs/operations.md")), readmeJob(t)) {
+	for _, b := range append(blocks(t, "docs/operations.md", read(t, "docs/operations.md")), documentedJob(t)) {
 		text := local.Replace(b.text)
 		switch {
 		case b.lang == "yaml" && strings.HasPrefix(b.file, "/"):
@@ -308,11 +312,11 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 	}
 }
 
-// readmeJob is the signing step of the README as a job of the dev world that
+// documentedJob is the signing step of github-actions.md as a job of the dev world that
 // operations.md has started would run it.
-func readmeJob(t *testing.T) block {
+func documentedJob(t *testing.T) block {
 	t.Helper()
-	for _, b := range blocks(t, "README.md", read(t, "README.md")) {
+	for _, b := range blocks(t, "docs/github-actions.md", read(t, "docs/github-actions.md")) {
 		if b.mark != "job" {
 			continue
 		}
@@ -324,10 +328,10 @@ func readmeJob(t *testing.T) block {
 		}
 		run := strings.Replace(job.Steps[0].Run, "https://sign.acme.dev", `"$SERVER"`, 1)
 		b.lang, b.mark = "sh", "tried"
-		b.text = "eval \"$(sealwrightd dev job --dir world --json '{\"run_id\":\"9100\"}')\"\nIMAGE=$(sealwrightd dev image --dir world --json '{\"repository\":\"payments/readme\"}')\nDIGEST=${IMAGE#*@} IMAGE=${IMAGE%@*}\n" + run + "\n"
+		b.text = "eval \"$(sealwrightd dev job --dir world --json '{\"run_id\":\"9100\"}')\"\nIMAGE=$(sealwrightd dev image --dir world --json '{\"repository\":\"payments/documented\"}')\nDIGEST=${IMAGE#*@} IMAGE=${IMAGE%@*}\n" + run + "\n"
 		return b
 	}
-	t.Fatal("README.md has no job")
+	t.Fatal("docs/github-actions.md has no job")
 	return block{}
 }
 
