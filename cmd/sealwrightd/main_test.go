@@ -122,23 +122,23 @@ func brokenPolicies() map[string]broken {
 		return broken{func(f files) { f.edit("policies/payments.yaml", old, text) }, words}
 	}
 	return map[string]broken{
-		"a policy with an unknown word":         policy("tags:", "tagz:", "payments.yaml:8", "tagz"),
+		"a policy with an unknown word":         policy("tags:", "tagz:", "payments.yaml:9", "tagz"),
 		"an unknown word in a repository":       policy("name:", "nmae:", "payments.yaml:5", "nmae"),
-		"a word twice":                          policy("    tags:", "    tags: [\"x*\"]\n    tags:", "payments.yaml:9", "tags"),
-		"a broken pattern":                      policy(`["v*"]`, `["v[0-9"]`, "payments.yaml:8", "pattern"),
-		"a broken regular expression":           policy(`["v*"]`, `["regex:v(1"]`, "payments.yaml:8", "tags[0]"),
+		"a word twice":                          policy("    tags:", "    tags: [\"x*\"]\n    tags:", "payments.yaml:10", "tags"),
+		"a broken pattern":                      policy(`["v*"]`, `["v[0-9"]`, "payments.yaml:9", "pattern"),
+		"a broken regular expression":           policy(`["v*"]`, `["regex:v(1"]`, "payments.yaml:9", "tags[0]"),
 		"an image pattern for every host":       policy(`/payments/*"]`, `/payments/*", "**"]`, "payments.yaml:5", "images"),
-		"an event that cannot be trusted":       policy("[push, release]", "[push, pull_request_target]", "payments.yaml:13", "pull_request_target"),
-		"no events":                             policy("        events: [push, release]\n", "", "payments.yaml:12", "events"),
+		"an event that cannot be trusted":       policy("[push, release]", "[push, pull_request_target]", "payments.yaml:14", "pull_request_target"),
+		"no events":                             policy("        events: [push, release]\n", "", "payments.yaml:13", "events"),
 		"a key that is not there":               policy("key: release", "key: production", "production"),
-		"a method that is not there":            policy("method: cosign", "method: notary", "payments.yaml:16", "unknown method"),
-		"a condition that does not compile":     policy("    sign:", "    when: 'facts.nothing >'\n    sign:", "payments.yaml:15", "when"),
+		"a method that is not there":            policy("method: cosign", "method: notary", "payments.yaml:18", "unknown method"),
+		"a condition that does not compile":     policy("    sign:", "    when: 'facts.nothing >'\n    sign:", "payments.yaml:17", "when"),
 		"an option that cosign does not have":   policy("key: release}", "key: release, options: {expiry: 24h}}", "cosign", "no option", "expiry"),
 		"an option that notation does not have": policy("expiry: 8760h", "exipry: 8760h", "notation", "no option", "exipry"),
 		"an expiry that is no length of time":   policy("8760h", "1y", "expiry", "8760h for a year"),
 		"an envelope of another form":           policy("expiry:", "format: pgp, expiry:", "jws or cose"),
 		"user metadata that no token says":      policy("sourceRepositoryURI,", "sourceURI,", "userMetadata", "sourceURI"),
-		"no steps":                              policy(devSteps(), "", "payments.yaml:15", "sign"),
+		"no steps":                              policy(devSteps(), "", "payments.yaml:17", "sign"),
 		"not YAML":                              policy("policies:", "policies: [", "payments.yaml"),
 		"an endless alias (billion laughs)":     policy("policies:", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\npolicies:", "payments.yaml"),
 		"two documents":                         policy("policies:", "---\npolicies:", "payments.yaml"),
@@ -216,7 +216,7 @@ func brokenRest() map[string]broken {
 			f.edit("sealwright.yaml", "sealwright.dev/v1", "sealwright.dev/v0")
 			f.edit("keys.yaml", "require:", "requires:")
 			f.edit("policies/payments.yaml", "tags:", "tagz:")
-		}, []string{"sealwright.yaml:2", "keys.yaml:9", "payments.yaml:8"}},
+		}, []string{"sealwright.yaml:2", "keys.yaml:9", "payments.yaml:9"}},
 	}
 }
 
