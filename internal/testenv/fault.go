@@ -155,6 +155,8 @@ func route(path string) string {
 		return "blob"
 	case strings.HasSuffix(path, ".sig"):
 		return ".sig"
+	case strings.Contains(path, "/referrers/"):
+		return "referrers"
 	case strings.Contains(path, "/manifests/sha256:"):
 		return "manifest"
 	case strings.Contains(path, "/manifests/"):

@@ -82,6 +82,42 @@ func CheckEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, o
 	return err
 }
 
+// Bundles counts the bundles of an artifact: cosign finds them by their layer.
+func (e *Env) Bundles(a signing.Artifact) (n int) {
+	e.T.Helper()
+	ref, err := name.NewDigest(fmt.Sprintf("%s@%s", a.Repository, a.Digest), name.Insecure)
+	must(e.T, err)
+	index, err := remote.Referrers(ref)
+	must(e.T, err)
+	list, err := index.IndexManifest()
+	must(e.T, err)
+	for _, d := range list.Manifests {
+		img, err := remote.Image(ref.Digest(d.Digest.String()))
+		must(e.T, err)
+		m, err := img.Manifest()
+		must(e.T, err)
+		if len(m.Layers) == 1 && m.Layers[0].MediaType == cosign.BundleType {
+			n++
+		}
+	}
+	return n
+}
+
+// Manifests returns what an index lists.
+func (e *Env) Manifests(a signing.Artifact) (out []signing.Artifact) {
+	e.T.Helper()
+	ref, err := name.NewDigest(fmt.Sprintf("%s@%s", a.Repository, a.Digest), name.Insecure)
+	must(e.T, err)
+	index, err := remote.Index(ref)
+	must(e.T, err)
+	list, err := index.IndexManifest()
+	must(e.T, err)
+	for _, d := range list.Manifests {
+		out = append(out, signing.Artifact{Repository: a.Repository, Digest: signing.Digest(d.Digest.String())})
+	}
+	return out
+}
+
 // VerifyLog takes every event into the log, exports it, and verifies the
 // export. It returns the events.
 func (s *Service) VerifyLog() []audit.Event {

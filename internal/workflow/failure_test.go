@@ -10,6 +10,7 @@ import (
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -17,23 +18,60 @@ import (
 // scenario is a way through the cycle that the failure table breaks at every
 // step.
 type scenario struct {
-	name string
+	name   string
+	policy string // of the Env, "" for its own
+	// referrers says that the registry has the referrers API.
+	referrers bool
 	// before runs in a healthy service, so that there is something to find.
 	before func(t *testing.T, s *testenv.Service, a signing.Artifact)
-	// uses is the number of key uses of an undisturbed run.
-	uses int
+	// tasks is the number of signatures, uses that of key uses of an undisturbed run.
+	tasks, uses int
+	// reads and writes are steps that have to be in the table.
+	reads, writes []string
+	// count counts the signatures of an image, without the service.
+	count func(e *testenv.Env, a signing.Artifact) int
 }
 
-func scenarios() []scenario {
-	return []scenario{
-		{name: "fresh signature", uses: 1},
-		{name: "equal signature recognised", uses: 0, before: func(t *testing.T, s *testenv.Service, a signing.Artifact) {
-			r, capability := submit(t, s, "earlier", a)
-			if r = finish(t, s, r.ID, capability); r.State != signing.Completed {
-				t.Fatalf("%+v", r)
-			}
-		}},
+// signedBefore is there to be recognised.
+func signedBefore(t *testing.T, s *testenv.Service, a signing.Artifact) {
+	t.Helper()
+	r, capability := submit(t, s, "earlier", a)
+	if r = finish(t, s, r.ID, capability); r.State != signing.Completed {
+		t.Fatalf("%+v", r)
 	}
+}
+
+const bundleStep = "- {method: cosign, key: release, formats: [bundle]}\n"
+
+func scenarios() []scenario {
+	bundles := func(e *testenv.Env, a signing.Artifact) int { return e.Bundles(a) }
+	notations := func(e *testenv.Env, a signing.Artifact) int { return e.Referrers(a, notation.ArtifactType) }
+	legacy := scenario{referrers: true, tasks: 1, reads: []string{"registry GET .sig#1"}, writes: []string{"registry PUT .sig#1"}, count: (*testenv.Env).Signatures}
+	listed := []string{"registry GET referrers#1"}
+	// Without the API the list is the index at the fallback tag.
+	bundle := scenario{policy: testenv.PolicySigning(bundleStep), tasks: 1, reads: append(listed, "registry GET tag#1"), writes: []string{"registry PUT manifest#1", "registry PUT tag#1"}, count: bundles}
+	notation := scenario{policy: testenv.PolicySigning(testenv.Notation), tasks: 1, reads: bundle.reads, writes: bundle.writes, count: notations}
+	// The index and the manifests of its two platforms.
+	recursive := scenario{
+		policy: testenv.PolicySigning(strings.Replace(bundleStep, "key: release", "key: release, recursive: true", 1)), referrers: true, tasks: 3, reads: listed, writes: []string{"registry PUT manifest#3"},
+		count: func(e *testenv.Env, a signing.Artifact) (n int) {
+			for _, m := range e.Manifests(a) {
+				n += e.Bundles(m)
+			}
+			return n + e.Bundles(a)
+		},
+	}
+	var out []scenario
+	for name, sc := range map[string]scenario{"": legacy, "bundle, ": bundle, "notation, ": notation} {
+		fresh, again := sc, sc
+		fresh.name, fresh.uses = name+"fresh signature", 1
+		again.name, again.before = name+"equal signature recognised", signedBefore
+		out = append(out, fresh, again)
+	}
+	recursive.name, recursive.uses = "bundle, index and what is below it", 3
+	out = append(out, recursive)
+	slices.SortFunc(out, func(a, b scenario) int { return strings.Compare(a.name, b.name) })
+	return out
 }
 
 // TestEveryStepMayFailOrBeTheLast is the failure table of the design (section
@@ -42,14 +80,17 @@ func scenarios() []scenario {
 // fails although it happened, or is the last that the process did. Whatever
 // goes wrong, the same request ends in one signature.
 func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
-	world := testenv.NewWorld(t, true)
+	worlds := map[bool]*devworld.World{true: testenv.NewWorld(t, true), false: testenv.NewWorld(t, false)}
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
+			world := worlds[sc.referrers]
+			warm(t, world, sc)
 			steps := clean(t, world, sc)
 			t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
-			mustHave := []string{"store submit#1", "store allow#1", "registry GET .sig#1", "store prepare#1"}
+			mustHave := append([]string{"store submit#1", "store allow#1", "store prepare#1"}, sc.reads...)
 			if sc.uses > 0 {
-				mustHave = append(mustHave, "key sign#1", "store signed#1", "registry PUT .sig#1", "store published#1")
+				mustHave = append(mustHave, "key sign#1", "store signed#1", "store published#1")
+				mustHave = append(mustHave, sc.writes...)
 			}
 			for _, want := range mustHave {
 				if !slices.Contains(steps, want) {
@@ -68,10 +109,20 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 	}
 }
 
+// warm signs another image: the first referrer of a repository brings the empty
+// config that the others share.
+func warm(t *testing.T, world *devworld.World, sc scenario) {
+	t.Helper()
+	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
+	s := e.Start(nil)
+	signedBefore(t, s, e.Image(t.Name()+" first"))
+	s.Stop()
+}
+
 // clean runs a scenario undisturbed and returns its steps.
 func clean(t *testing.T, world *devworld.World, sc scenario) []string {
 	t.Helper()
-	e := testenv.New(t, testenv.Options{World: world})
+	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
 	a := e.Image(t.Name())
 	prelude(t, e, sc, a)
 	f := testenv.NewFaults("", "")
@@ -98,7 +149,7 @@ func prelude(t *testing.T, e *testenv.Env, sc scenario, a signing.Artifact) {
 }
 
 func broken(t *testing.T, world *devworld.World, sc scenario, step string, mode testenv.Mode) {
-	e := testenv.New(t, testenv.Options{World: world})
+	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
 	a := e.Image(t.Name())
 	prelude(t, e, sc, a)
 	f := testenv.NewFaults(step, mode)
@@ -190,24 +241,29 @@ func verifyLog(t *testing.T, e *testenv.Env, s *testenv.Service, f *testenv.Faul
 // check holds the outcome against what the design promises, whatever happened.
 func check(t *testing.T, e *testenv.Env, sc scenario, id string, a signing.Artifact, events []audit.Event) {
 	t.Helper()
-	if n := e.Signatures(a); n != 1 {
+	if n := sc.count(e, a); n != sc.tasks {
 		t.Errorf("%d signatures in the registry", n)
 	}
-	count, envelopes := map[string]int{}, map[string]bool{}
+	count, envelopes := map[string]int{}, map[string]map[string]bool{}
 	for _, ev := range events {
 		if ev.Request != id {
 			continue
 		}
 		count[ev.Kind]++
 		if ev.Kind == audit.TaskSigned {
-			envelopes[ev.Attrs["envelope"]] = true
+			if envelopes[ev.Task] == nil {
+				envelopes[ev.Task] = map[string]bool{}
+			}
+			envelopes[ev.Task][ev.Attrs["envelope"]] = true
 		}
 	}
 	if uses, attempts := e.KeyUses(), count[audit.KeyAttempt]; uses > attempts || uses < sc.uses {
 		t.Errorf("%d key uses, %d attempts", uses, attempts)
 	}
-	if len(envelopes) > 1 {
-		t.Errorf("%d envelopes: %v", len(envelopes), envelopes)
+	for task, list := range envelopes {
+		if len(list) > 1 {
+			t.Errorf("%d envelopes of %s: %v", len(list), task, list)
+		}
 	}
 	for kind, want := range map[string]int{
 		audit.RequestSubmitted: 1, audit.RequestDecided: 1, audit.RequestSigning: 1, audit.RequestCompleted: 1,
@@ -218,7 +274,7 @@ func check(t *testing.T, e *testenv.Env, sc scenario, id string, a signing.Artif
 			t.Errorf("%d events %s, want %d", count[kind], kind, want)
 		}
 	}
-	if count[audit.TaskPublished]+count[audit.TaskRecognised] != 1 {
+	if count[audit.TaskPublished]+count[audit.TaskRecognised] != sc.tasks {
 		t.Errorf("published %d times, recognised %d times", count[audit.TaskPublished], count[audit.TaskRecognised])
 	}
 }
