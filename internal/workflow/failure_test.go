@@ -98,6 +98,9 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 				}
 			}
 			for _, step := range steps {
+				if strings.HasPrefix(step, "store published#") && !strings.HasSuffix(step, "#1") {
+					continue // signatures that are published at the same time share a commit
+				}
 				for _, mode := range []testenv.Mode{testenv.Fails, testenv.FailsButHappened, testenv.DiesAfter} {
 					t.Run(step+" "+string(mode), func(t *testing.T) {
 						t.Parallel()
