@@ -208,6 +208,11 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method, path s
 
 // send returns the header and body of a success.
 func (c *Client) send(ctx context.Context, timeout time.Duration, method, path string, q url.Values, h http.Header, body []byte) (http.Header, []byte, error) {
+	return c.sendMost(ctx, timeout, maxAnswer, method, path, q, h, body)
+}
+
+// sendMost is send with another bound on the answer.
+func (c *Client) sendMost(ctx context.Context, timeout time.Duration, most int64, method, path string, q url.Values, h http.Header, body []byte) (http.Header, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	u := *c.base
@@ -228,12 +233,12 @@ func (c *Client) send(ctx context.Context, timeout time.Duration, method, path s
 		return nil, nil, c.unreachable(err)
 	}
 	defer res.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, most+1))
 	switch {
 	case err != nil:
 		return nil, nil, c.unreachable(err)
-	case len(raw) > maxAnswer:
-		return nil, nil, notOurs(fmt.Sprintf("at most %d bytes", maxAnswer), "more")
+	case int64(len(raw)) > most:
+		return nil, nil, notOurs(fmt.Sprintf("at most %d bytes", most), "more")
 	case res.StatusCode >= 300 && res.StatusCode < 400:
 		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "the server answered with a redirect, which is not followed: a token goes only where it was meant to go", Found: fmt.Sprintf("%d to %s", res.StatusCode, quote(res.Header.Get("Location"))), Fix: "set the server to the address that Sealwright itself answers on"}
 	case res.StatusCode < 200 || res.StatusCode > 299:

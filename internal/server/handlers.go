@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"net"
 	"net/http"
@@ -108,69 +106,6 @@ func (s *Server) cancel(c echo.Context, who caller) error {
 		return s.refuseToken(c, who, err)
 	}
 	return c.JSON(http.StatusOK, wire(snap))
-}
-
-// trustedKey is a line of /v1/trust/keys.
-type trustedKey struct {
-	ID        string   `json:"id"`
-	Version   string   `json:"version"`
-	Algorithm string   `json:"algorithm"`
-	PublicKey string   `json:"publicKey"` // PEM, PKIX
-	Chain     []string `json:"certificateChain,omitempty"`
-}
-
-// trustKeys answers with the public half of every key: what verifiers need.
-func (s *Server) trustKeys(c echo.Context, _ caller) error {
-	keys := make([]trustedKey, 0)
-	for _, info := range s.Workflow.TrustedKeys() {
-		k, err := trusted(info)
-		if err != nil {
-			return err
-		}
-		keys = append(keys, k)
-	}
-	return c.JSON(http.StatusOK, struct {
-		Keys []trustedKey `json:"keys"`
-	}{keys})
-}
-
-// trustKey answers with one public key as PEM, as `cosign verify --key` reads it.
-func (s *Server) trustKey(c echo.Context, _ caller) error {
-	for _, info := range s.Workflow.TrustedKeys() {
-		if info.ID == c.Param("id") {
-			k, err := trusted(info)
-			if err != nil {
-				return err
-			}
-			return c.Blob(http.StatusOK, "application/x-pem-file", []byte(k.PublicKey))
-		}
-	}
-	return &signing.Error{Code: signing.NotFound, Message: "no such key", Fix: "see /v1/trust/keys"}
-}
-
-func trusted(info signing.KeyInfo) (trustedKey, error) {
-	der, err := x509.MarshalPKIXPublicKey(info.Public)
-	if err != nil {
-		return trustedKey{}, fmt.Errorf("encoding public key %s: %w", info.ID, err)
-	}
-	version, err := info.Version()
-	if err != nil {
-		return trustedKey{}, err
-	}
-	k := trustedKey{
-		ID: info.ID, Version: version, Algorithm: info.Algorithm(),
-		PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
-	}
-	for _, cert := range info.Chain {
-		k.Chain = append(k.Chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})))
-	}
-	return k, nil
-}
-
-// trustLog answers with the key of the audit log, as `sealwright audit verify`
-// reads it.
-func (s *Server) trustLog(c echo.Context, _ caller) error {
-	return c.String(http.StatusOK, s.LogKey.String()+"\n")
 }
 
 func (s *Server) checkpoint(c echo.Context, _ caller) error {

@@ -2,6 +2,9 @@ package workflow
 
 import (
 	"context"
+	"errors"
+	"reflect"
+	"slices"
 
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/method"
@@ -92,4 +95,48 @@ func (w *Workflow) CheckEnvelope(step signing.Step, a signing.Artifact, key sign
 // SignStatement vouches with the log's key for content that was verified.
 func (w *Workflow) SignStatement(what string, content signing.Digest) ([]byte, error) {
 	return w.LogSigner.SignStatement(what, content)
+}
+
+// Way is one way in which images are signed, for verifiers.
+type Way struct {
+	Step     signing.Step // as Info depends on it
+	Policies []string     // PROJECT/POLICY of those that sign so
+	Info     method.Info
+}
+
+// Trust returns the ways of signing of the policies in force, in the order of
+// their first policies.
+func (w *Workflow) Trust() ([]Way, error) {
+	var out []Way
+	policies := w.Policies
+	if g := w.inForce.Load(); g != nil {
+		policies = g.policies
+	}
+	for _, p := range policies.Policies() {
+		name := p.Project() + "/" + p.Name()
+		for _, s := range p.Steps() {
+			s.Recursive = false // which manifests are signed, not how
+			i := slices.IndexFunc(out, func(w Way) bool { return reflect.DeepEqual(w.Step, s) })
+			if i >= 0 {
+				if !slices.Contains(out[i].Policies, name) {
+					out[i].Policies = append(out[i].Policies, name)
+				}
+				continue
+			}
+			m, known := w.Methods[s.Method]
+			key, have := w.Keys.Info(s.Key)
+			if !known || !have {
+				continue // such a policy denies
+			}
+			info, err := m.Info(key, s.Options)
+			if err != nil {
+				if errors.Is(err, signing.Invalid) {
+					continue // the same
+				}
+				return nil, err
+			}
+			out = append(out, Way{Step: s, Policies: []string{name}, Info: info})
+		}
+	}
+	return out, nil
 }

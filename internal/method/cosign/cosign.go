@@ -68,7 +68,10 @@ type Method struct{ registry *registry.Client }
 // New returns the method, reading and writing through reg.
 func New(reg *registry.Client) *Method { return &Method{registry: reg} }
 
-var _ method.Attacher = (*Method)(nil)
+var (
+	_ method.Attacher = (*Method)(nil)
+	_ method.Finder   = (*Method)(nil)
+)
 
 // Tag returns the tag of the signatures of a digest, sha256-<hex>.sig.
 func Tag(d signing.Digest) string { return "sha256-" + d.Hex() + ".sig" }

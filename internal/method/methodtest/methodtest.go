@@ -64,6 +64,7 @@ func Run(t *testing.T, s Suite) {
 				"altered manifest or blob of the registry never verifies":          (*bench).alteredContent,
 				"offline target asks nobody and recognises nothing":                (*bench).offline,
 				"attachment is what Publish writes, without asking anybody":        (*bench).attachment,
+				"published signature is found with the digest of its envelope":     (*bench).find,
 				"key, option or artifact that cannot be signed is refused by Info": (*bench).refused,
 			} {
 				t.Run(name, func(t *testing.T) { f(newBench(t, s, referrers, "")) })
