@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,6 +136,8 @@ func serviceCore(t *testing.T, tb *table) string {
 	}
 	c.resetSteps()
 	s, b, reads := c.store.Stats(), bare.store.Stats(), c.reads.Load()
+	// As cmd/sealwrightd does; for both sides.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	profile := profiled(t, "core.prof", func() {
 		for r := range rounds {
 			before := cpuTime(t, syscall.RUSAGE_SELF)

@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -301,6 +302,7 @@ func must(t testing.TB, err error) {
 func BenchmarkCore(b *testing.B) {
 	for _, n := range []int{1, jobs} {
 		b.Run(fmt.Sprintf("jobs=%d", n), func(b *testing.B) {
+			defer debug.SetGCPercent(debug.SetGCPercent(400)) // as cmd/sealwrightd does
 			via := newInProcess()
 			c := newCore(b, inProcessHost, via)
 			images := pushImages(b, inProcessHost, "core", b.N, via)

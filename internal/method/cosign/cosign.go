@@ -62,8 +62,11 @@ const (
 // 300; a field of Origin comes from a claim of a token that is bounded itself.
 const MaxPayload = 32 << 10
 
-// Method is the cosign method. It keeps no state.
-type Method struct{ registry *registry.Client }
+// Method is the cosign method. It keeps no state but what it found right before.
+type Method struct {
+	registry *registry.Client
+	held     held
+}
 
 // New returns the method, reading and writing through reg.
 func New(reg *registry.Client) *Method { return &Method{registry: reg} }
