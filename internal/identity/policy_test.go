@@ -29,7 +29,7 @@ func TestThePolicyOfTheDocumentsTellsGoodBuildsOfEveryCIFromLookAlikes(t *testin
 		"buildkite-branch": "buildkite", "buildkite-subject-claim": "buildkite", "buildkite-derived-claims": "buildkite",
 		"buildkite-tag": "no refs", "buildkite-by-hand": "no events", "buildkite-fork": "no refs",
 		"circleci-push": "circleci", "circleci-fork": "no name",
-		"bitbucket-branch": "bitbucket", "bitbucket-deployment": "bitbucket",
+		"bitbucket-branch": "bitbucket", "bitbucket-deployment": "bitbucket", "bitbucket-derived-claims": "bitbucket",
 		"azure-repos": "azure", "azure-github": "azure-github", "azure-pull-request": "no refs",
 		"codefresh-push": "codefresh", "codefresh-pull-request": "no events", "codefresh-pull-request-odd": "no events", "codefresh-manual": "no events",
 	}
