@@ -77,11 +77,18 @@ func (s *step) submit(ctx context.Context) error {
 
 // wait follows the request to its end.
 func (s *step) wait(ctx context.Context) error {
-	pause := minBackoff
+	pause, published := minBackoff, int64(0)
 	for !s.NoWait && !s.request.State.Terminal() {
 		left := s.deadline.Sub(s.Now())
 		if left <= 0 {
 			return fmt.Errorf("%w after %s: the request is %s", errTimeout, s.Timeout, s.request.State)
+		}
+		// A step that is repeated may find signatures that an earlier one left.
+		if s.toPublish() && published != s.request.Version {
+			published = s.request.Version
+			if err := s.publish(ctx); err != nil {
+				return err
+			}
 		}
 		asked, secret := s.Now(), s.capability()
 		r, err := s.client.Get(ctx, s.request.ID, secret, s.request.Version, min(pollWait, left))
@@ -111,12 +118,6 @@ func (s *step) wait(ctx context.Context) error {
 		s.request = r
 		s.progress.show(r)
 		s.warnWaiting()
-		if s.toPublish() {
-			if err := s.publish(ctx); err != nil {
-				return err
-			}
-			continue
-		}
 		// A server or proxy that does not hold the poll must not be spun on.
 		if same && s.Now().Sub(asked) < minBackoff {
 			if err := s.Sleep(ctx, minBackoff); err != nil {
