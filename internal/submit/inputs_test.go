@@ -85,6 +85,8 @@ func TestMistakesInTheInputsExitTwoBeforeTheNetworkIsUsed(t *testing.T) {
 		"given by the tag":       {map[string]string{"INPUT_IMAGES": "registry.acme.dev/web:v1"}, []string{"--tags-after", "v1"}, "the image is given by the tag that is to be moved"},
 		"tags without waiting":   {nil, []string{"--tags-after", "v1", "--wait=false"}, "does not wait for them"},
 		"one tag for two images": {map[string]string{"INPUT_IMAGES": imageA + " " + strings.Replace(imageA, "aaaa", "aaab", 1)}, []string{"--tags-after", "v1"}, "the tag cannot name two images"},
+		"publish by nobody":      {nil, []string{"--publish", "both"}, "`publish` names nobody"},
+		"publish, not waiting":   {nil, []string{"--publish", "client", "--wait=false"}, "needs this step to wait"},
 		"half a credential":      {map[string]string{"INPUT_REGISTRY-PASSWORD": "hunter2hunter2"}, nil, "registry credentials are incomplete"},
 		"too many images":        {map[string]string{"INPUT_IMAGES": many(501)}, nil, "1 to 500"},
 	} {

@@ -3,6 +3,7 @@ package submit_test
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -73,14 +74,24 @@ func (j *job) RoundTrip(r *http.Request) (*http.Response, error) {
 			return "registry"
 		})
 	}
+	var answering *testenv.Service
 	if strings.HasPrefix(r.URL.Path, "/v1/") {
 		j.mu.Lock()
+		answering = j.service
 		host := strings.TrimPrefix(j.service.HTTP.URL, "http://")
 		j.mu.Unlock()
 		r = r.Clone(r.Context())
 		r.URL.Host, r.Host = host, ""
 	}
 	resp, err := base.RoundTrip(r)
+	if answering != nil && err == nil {
+		select {
+		case <-answering.Faults.Died():
+			_ = resp.Body.Close() // a dead process answers nothing
+			resp, err = nil, io.ErrUnexpectedEOF
+		default:
+		}
+	}
 	if j.after != nil {
 		j.after()
 	}

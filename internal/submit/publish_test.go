@@ -1,6 +1,8 @@
 package submit_test
 
 import (
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -103,4 +105,61 @@ func TestACanceledRequestOfAClientIsOverAtOnce(t *testing.T) {
 	if r := j.ended(list); r.State != signing.Failed || e.Signatures(a) != 0 {
 		t.Errorf("%s with %d signatures", r.State, e.Signatures(a))
 	}
+}
+
+func TestAWaitingApprovalIsWarnedAboutWhereOnlyTheJobCanPublish(t *testing.T) {
+	for name, c := range map[string]struct {
+		publish string
+		step    func(*signing.Request, []signing.Task) []signing.Task
+		warned  int
+	}{
+		"client, people are asked":       {"client", becomes(signing.AwaitingApproval, signing.Queued), 1},
+		"client, the decision asks them": {"client", needsApproval, 1},
+		"service, people are asked":      {"service", becomes(signing.AwaitingApproval, signing.Queued), 0},
+		"client, nobody is asked":        {"client", becomes(signing.Ready, signing.Queued), 0},
+	} {
+		w := newWorld(t)
+		w.env["INPUT_IMAGES"] = newRegistry(t, "").byDigest()
+		w.steps = append([]func(*signing.Request, []signing.Task) []signing.Task{c.step, c.step}, becomes(signing.Completed, signing.Published))
+		if code := w.main(t.Context(), "--publish", c.publish); code != submit.ExitOK {
+			t.Errorf("%s: exit code %d\n%s", name, code, w.out.String())
+		}
+		for _, text := range []string{"warning: approval may come after this job has ended", "::warning title=Sealwright%3A approval may come after this job has ended::"} {
+			if n := strings.Count(w.out.String(), text); n != c.warned {
+				t.Errorf("%s: warned %d times, want %d:\n%s", name, n, c.warned, w.out.String())
+			}
+		}
+	}
+}
+
+// needsApproval is a decision that waits for people, in a state of today.
+func needsApproval(r *signing.Request, tasks []signing.Task) []signing.Task {
+	r.Decision = &signing.Decision{Effect: signing.NeedsApproval, Reasons: signing.Reason{Rule: "policies.release", Pass: true}}
+	return becomes(signing.Ready, signing.Queued)(r, tasks)
+}
+
+func TestTheJobWritesNothingThatIsNotItsImages(t *testing.T) {
+	w, r := newWorld(t), newRegistry(t, "")
+	w.env["INPUT_IMAGES"] = r.byDigest()
+	w.steps = []func(*signing.Request, []signing.Task) []signing.Task{becomes(signing.Signing, signing.Signed)}
+	w.before = func(rw http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasSuffix(req.URL.Path, "/envelopes") {
+			return false
+		}
+		rw.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(rw, `{"envelopes":[{"task":"%s.1","attachment":{"subject":{"repository":"%s/payments/other","digest":%q},"tag":"latest","layers":[{"mediaType":"x/y","bytes":"e30="}]}}]}`, requestID, r.host, r.digest)
+		return true
+	}
+	w.check(w.main(t.Context(), "--publish", "client"), submit.ExitVerifier, "wants something written that is no task of this request")
+	for _, asked := range r.asked {
+		if !strings.HasPrefix(asked, "GET ") {
+			t.Errorf("the job sent %s", asked)
+		}
+	}
+}
+
+func TestAServiceThatDeliversWhatItShouldPublishIsFoundOut(t *testing.T) {
+	w := newWorld(t)
+	w.steps = []func(*signing.Request, []signing.Task) []signing.Task{becomes(signing.Completed, signing.Delivered)}
+	w.check(w.main(t.Context()), submit.ExitVerifier, "the service says completed, but task")
 }

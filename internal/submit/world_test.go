@@ -179,6 +179,9 @@ func (w *world) service(rw http.ResponseWriter, r *http.Request) error {
 			w.steps = w.steps[1:]
 		}
 		return w.answer(rw, http.StatusOK)
+	case r.Method == "PUT" && strings.HasPrefix(r.URL.Path, "/v1/requests/"+requestID+"/content/"):
+		rw.WriteHeader(http.StatusNoContent)
+		return nil
 	case r.Method == "POST" && r.URL.Path == "/v1/requests/"+requestID+"/cancel":
 		token, err := w.authenticate(r)
 		if err != nil {
@@ -301,7 +304,7 @@ func (w *world) noSecrets() {
 	}
 	// Commands to the runner are masks and one annotation, whoever wrote the text.
 	for _, line := range regexp.MustCompile(`\r\n|\n|\r`).Split(rest, -1) {
-		if t := strings.TrimSpace(line); strings.HasPrefix(t, "::") && !strings.HasPrefix(t, "::add-mask::") && !strings.HasPrefix(t, "::error title=Sealwright%3A ") || strings.Contains(line, "##[") {
+		if t := strings.TrimSpace(line); strings.HasPrefix(t, "::") && !strings.HasPrefix(t, "::add-mask::") && !strings.HasPrefix(t, "::error title=Sealwright%3A ") && !strings.HasPrefix(t, "::warning title=Sealwright%3A ") || strings.Contains(line, "##[") {
 			w.t.Errorf("the runner would obey %q", line)
 		}
 	}
@@ -362,6 +365,9 @@ func (setup) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Set("X-Setup", "1")
 	return http.DefaultTransport.RoundTrip(r)
 }
+
+// byDigest is the image by its digest.
+func (r *registry) byDigest() string { return strings.TrimSuffix(r.image, ":v1") + "@" + r.digest }
 
 func (r *registry) asksFor(path string) int {
 	r.mu.Lock()
