@@ -93,7 +93,7 @@ func FuzzGlob(f *testing.F) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(strict))
-	for _, name := range []string{"load/patterns", "load/overlaps", "load/events", "evaluate/unavailable", "evaluate/gitlab", "evaluate/when", "evaluate/kind", "evaluate/github-builder-foreign"} {
+	for _, name := range []string{"load/patterns", "load/overlaps", "load/events", "evaluate/unavailable", "evaluate/gitlab", "evaluate/when", "evaluate/kind", "evaluate/github-builder-foreign", "evaluate/owner", "evaluate/group", "evaluate/freeze", "evaluate/revision-label", "evaluate/kinds-other", "load/rows", "load/freeze", "load/kinds"} {
 		ar, err := txtar.ParseFile("testdata/" + name + ".txtar")
 		if err != nil {
 			f.Fatal(err)
@@ -205,5 +205,33 @@ func FuzzEvaluate(f *testing.F) {
 				t.Fatalf("strangers' text is not bounded: %q", r.Found)
 			}
 		}
+	})
+}
+
+// FuzzExtends puts a policy on top of a base. Whatever loads allows nothing that
+// the base refuses.
+func FuzzExtends(f *testing.F) {
+	for _, r := range relations() {
+		for _, own := range []string{r.tighter, r.looser} {
+			f.Add("{"+r.base+"}", "{"+own+"}")
+		}
+	}
+	f.Add("{}", "{origin: {refs: [a], github: {events: [push]}}, sign: [{method: cosign, key: k}]}")
+	f.Fuzz(func(t *testing.T, base, own string) {
+		files, plain := withBase(base, own)
+		child, err := Load(files)
+		if err != nil {
+			return
+		}
+		parent, err := Load(plain)
+		if err != nil {
+			return // it leaves something to the project: there is nothing to compare with
+		}
+		c, ok := child.Policy("payments", "release")
+		b, ok2 := parent.Policy("payments", "release")
+		if !ok || !ok2 {
+			return
+		}
+		noWider(t, b, c)
 	})
 }

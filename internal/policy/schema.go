@@ -41,6 +41,16 @@ func Schema() ([]byte, error) {
 // schemaOf returns the schema of a type of the form. path is the word's, with
 // lists and maps left out: "policies.origin.refs".
 func schemaOf(t reflect.Type, path string) map[string]any {
+	out := formOf(t, path)
+	for k, v := range constraints()[path] {
+		out[k] = v
+	}
+	return out
+}
+
+// formOf is schemaOf without what is said of the word itself: that is about a map,
+// and not about its values.
+func formOf(t reflect.Type, path string) map[string]any {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -60,7 +70,7 @@ func schemaOf(t reflect.Type, path string) map[string]any {
 		}
 		out["type"], out["additionalProperties"], out["properties"] = "object", false, properties
 	case t.Kind() == reflect.Map:
-		out["type"], out["additionalProperties"] = "object", schemaOf(t.Elem(), path)
+		out["type"], out["additionalProperties"] = "object", formOf(t.Elem(), path)
 	case t.Kind() == reflect.Slice:
 		out["type"], out["items"], out["maxItems"] = "array", schemaOf(t.Elem(), path+"[]"), MaxPatterns
 	case t.Kind() == reflect.Bool:
@@ -69,9 +79,6 @@ func schemaOf(t reflect.Type, path string) map[string]any {
 		out["type"] = "integer"
 	default:
 		out["type"] = "string"
-	}
-	for k, v := range constraints()[path] {
-		out[k] = v
 	}
 	return out
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/sealwright/sealwright/internal/config"
 )
 
 // schemaFile is where the schema is kept for editors.
@@ -101,6 +103,12 @@ func everyPolicy(t testing.TB) map[string]map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	examples, err := config.ReadTree(MaxFiles, "../../examples/policies")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(examples, func(name string, _ []byte) bool { return IsTest(name) })
+	out["examples"] = examples
 	out["outline"] = map[string][]byte{"outline.yaml": outline, "outline-base.yaml": base}
 	return out
 }
