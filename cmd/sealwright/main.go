@@ -24,12 +24,16 @@ const (
 	exitUsage    = 2
 	exitDenied   = 3 // the service said no to who asks
 	exitVerified = 5 // verification failed
+	exitUnknown  = 6 // of why: nothing is known
 )
 
 const usage = `sealwright looks at what a Sealwright service did and verifies it.
 
 Usage:
-  sealwright verify --key FILE IMAGE    verify the signatures of an image
+  sealwright verify [flags] IMAGE       verify the signatures of an image
+  sealwright why IMAGE                  who had it signed, by which rule, and the proof
+  sealwright evidence REQUEST           the evidence of a request, as one file
+  sealwright evidence verify FILE       verify such a file, offline
   sealwright audit verify [flags] DIR   verify an export of the audit log
   sealwright audit show [flags] DIR     print the entries of an export
   sealwright policy COMMAND             check, test and explain signing policies
@@ -68,6 +72,10 @@ func run(args []string, s streams) int {
 		return runAudit(args[1:], s)
 	case "verify":
 		return runVerify(args[1:], s)
+	case "why":
+		return runWhy(args[1:], s)
+	case "evidence":
+		return runEvidence(args[1:], s)
 	case "policy":
 		return runPolicy(args[1:], s)
 	case "requests":

@@ -122,9 +122,17 @@ func ask(s streams, what string, question func(context.Context) error) int {
 		err = refusal.Problem.Err()
 	}
 	explain(s.err, what, err)
+	var wrong *unverified
 	switch {
+	case errors.As(err, &wrong):
+		return exitVerified
 	case errors.Is(err, signing.Denied), errors.Is(err, signing.Unauthenticated):
 		return exitDenied
 	}
 	return exitError
 }
+
+// unverified is an answer that does not verify.
+type unverified struct{ error }
+
+func (u *unverified) Unwrap() error { return u.error }

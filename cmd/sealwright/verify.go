@@ -10,27 +10,41 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/method/cosign"
-	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-const verifyUsage = `Verify the signatures of an image with a public key.
+const verifyUsage = `Verify the signatures of an image, by every method that the service signs with.
 
 Usage:
-  sealwright verify --key FILE IMAGE
+  sealwright verify [flags] IMAGE
 
 IMAGE is REPOSITORY@sha256:... or REPOSITORY:TAG, which is resolved once and
-shown. A signature counts if cosign's own verification accepts it and it names
-this repository, which cosign itself does not compare.
+shown. A signature counts if the verifier of its technology accepts it: cosign's
+library for cosign, notation's at level strict (without revocation) for notation.
+Beyond what cosign compares, a legacy signature must name this repository, and a
+bundle must say that it is a signature.
+
+What to trust, one of:
+  --trust FILE      what the service's /v1/trust answered, kept in a file: needs no
+                    service
+  --key FILE        PEM file with one public key, for cosign's signatures only
+  --server URL      ask the service (or SEALWRIGHT_SERVER)
 
 Flags:
-  --key FILE        PEM file with the public key, from the service's /v1/trust
+  --policy NAME     PROJECT/POLICY: every signature that this policy makes must be
+                    there. Without it, one valid signature is enough
   --insecure-http   speak plain http to a registry on a loopback address
+  --ca-file FILE    PEM file with further CAs that the service's TLS may use
 
-Exit code 5 says that there is no valid signature.
+Exit code 5 says that a signature is missing, or that there is no valid one.
 `
 
 const (
@@ -42,7 +56,8 @@ const (
 
 func runVerify(args []string, s streams) int {
 	fs := flag.NewFlagSet("verify", flag.ContinueOnError)
-	keyFile := fs.String("key", "", "")
+	o := online{server: fs.String("server", os.Getenv("SEALWRIGHT_SERVER"), ""), caFile: fs.String("ca-file", "", "")}
+	keyFile, trustFile, policy := fs.String("key", "", ""), fs.String("trust", "", ""), fs.String("policy", "", "")
 	insecure := fs.Bool("insecure-http", false, "")
 	images, code, done := parse(fs, args, verifyUsage, s)
 	switch {
@@ -51,26 +66,31 @@ func runVerify(args []string, s streams) int {
 	case len(images) != 1:
 		fmt.Fprintf(s.err, "sealwright: one image is needed, %d were given\n\n%s", len(images), verifyUsage)
 		return exitUsage
-	case *keyFile == "":
-		fmt.Fprintf(s.err, "sealwright: --key is needed\n\n%s", verifyUsage)
+	case *keyFile == "" && *trustFile == "" && *o.server == "":
+		fmt.Fprintf(s.err, "sealwright: --trust, --key or --server is needed\n\n%s", verifyUsage)
+		return exitUsage
+	case *keyFile != "" && (*trustFile != "" || *policy != ""):
+		fmt.Fprintf(s.err, "sealwright: --key goes without --trust and --policy\n\n%s", verifyUsage)
 		return exitUsage
 	}
-	key, err := readPublic(*keyFile)
-	if err != nil {
-		explain(s.err, "reading --key", err)
-		return exitError
-	}
-	a, err := signing.ParseReference(images[0])
-	if err == nil && a.Digest == "" && a.Tag == "" {
-		err = &signing.Error{Code: signing.Invalid, Message: "neither a tag nor a digest", Expected: "REPOSITORY@sha256:... or REPOSITORY:TAG", Found: images[0]}
-	}
+	a, err := image(images[0])
 	if err != nil {
 		explain(s.err, "reading IMAGE", err)
 		return exitUsage
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), verifyTimeout)
 	defer cancel()
-	if err := verifyImage(ctx, a, key, *insecure, s.out); err != nil {
+	var trust api.Trust
+	if *keyFile != "" {
+		trust, err = trustKey(*keyFile)
+	} else {
+		trust, err = readTrust(ctx, *trustFile, o)
+	}
+	if err != nil {
+		explain(s.err, "reading what to trust", err)
+		return exitError
+	}
+	if err := verifyImage(ctx, a, trust, *policy, *insecure, s.out); err != nil {
 		explain(s.err, "verifying "+images[0], err)
 		if errors.Is(err, signing.Denied) {
 			return exitVerified
@@ -80,35 +100,93 @@ func runVerify(args []string, s streams) int {
 	return exitOK
 }
 
-func verifyImage(ctx context.Context, a signing.Artifact, key signing.KeyInfo, insecure bool, out io.Writer) error {
-	row := registry.Config{Host: a.Repository.Host(), InsecureHTTP: insecure}
-	if home, err := os.UserHomeDir(); err == nil {
-		if path := filepath.Join(home, ".docker", "config.json"); exists(path) {
-			row.DockerConfig = path
+// trustKey trusts one key, for cosign.
+func trustKey(file string) (api.Trust, error) {
+	info, err := readPublic(file)
+	if err != nil {
+		return api.Trust{}, err
+	}
+	k, err := info.Record()
+	if err != nil {
+		return api.Trust{}, err
+	}
+	return api.Trust{Keys: []signing.KeyRecord{k}, Methods: []api.TrustMethod{
+		{Method: cosign.Name, Key: k.ID}, {Method: cosign.Name, Key: k.ID, Options: map[string]string{"format": "bundle"}},
+	}}, nil
+}
+
+func verifyImage(ctx context.Context, a signing.Artifact, trust api.Trust, policy string, insecure bool, out io.Writer) error {
+	reg, err := openRegistry(a, insecure)
+	if err != nil {
+		return err
+	}
+	if a, err = described(ctx, reg, a); err != nil {
+		return err
+	}
+	found, err := published(ctx, reg, a, trust)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s@%s\n", a.Repository, a.Digest)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "METHOD\tFORMAT\tKEY\tRESULT\tWHERE")
+	var missing []string
+	valid, wanted := 0, 0
+	for _, m := range trust.Methods {
+		format := formatOf(m)
+		n := 0
+		for _, f := range found {
+			if f.Method == m.Method && f.Format == format && slices.Contains(f.Keys, m.Key) {
+				n++
+				fmt.Fprintf(t, "%s\t%s\t%s\tvalid\t%s\n", m.Method, format, printable(m.Key), printable(f.Location.URI))
+			}
+		}
+		valid += n
+		if _, known := technologies(nil)[m.Method]; !known {
+			fmt.Fprintf(t, "%s\t\t%s\tnot verified: this version does not know the method\t\n", printable(m.Method), printable(m.Key))
+		} else if n == 0 {
+			fmt.Fprintf(t, "%s\t%s\t%s\tnone\t\n", m.Method, format, printable(m.Key))
+		}
+		if policy != "" && slices.Contains(m.Policies, policy) {
+			if wanted++; n == 0 {
+				missing = append(missing, fmt.Sprintf("%s %s by %s", m.Method, format, m.Key))
+			}
 		}
 	}
-	if err := registry.Check([]registry.Config{row}).Err(); err != nil {
+	others := 0
+	for _, f := range found {
+		if len(f.Keys) == 0 {
+			others++
+			fmt.Fprintf(t, "%s\t%s\t-\tby no known key\t%s\n", f.Method, f.Format, printable(f.Location.URI))
+		}
+	}
+	if err := t.Flush(); err != nil {
 		return err
 	}
-	reg, err := registry.New([]registry.Config{row}, registry.Options{})
-	if err != nil {
-		return err
+	const fix = "have the image signed, or trust the key that signed it"
+	switch {
+	case policy != "" && wanted == 0:
+		return &signing.Error{Code: signing.Invalid, Message: "no such policy among those that sign", Found: policy, Fix: "name it PROJECT/POLICY"}
+	case len(missing) > 0:
+		return &signing.Error{Code: signing.Denied, Message: "a signature of the policy is missing", Expected: strings.Join(missing, ", "), Found: "none of these", Fix: fix}
+	case valid == 0:
+		return &signing.Error{Code: signing.Denied, Message: "no valid signature", Expected: "at least one by a known key", Found: fmt.Sprintf("%d others", others), Fix: fix}
 	}
-	ref := string(a.Digest)
-	if ref == "" {
-		ref = a.Tag
+	return nil
+}
+
+// formatOf names the format of a way of signing, as package method does.
+func formatOf(m api.TrustMethod) string {
+	if f := m.Options["format"]; f != "" {
+		return f
 	}
-	d, err := reg.Resolve(ctx, a.Repository, ref)
-	if err != nil {
-		return err
+	switch m.Method {
+	case cosign.Name:
+		return "legacy"
+	case notation.Name:
+		return "jws"
 	}
-	a.Digest = d.Digest
-	n, err := cosign.New(reg).VerifyImage(ctx, a, key)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s@%s: signatures of this key: %d\n", a.Repository, a.Digest, n)
-	return err
+	return ""
 }
 
 func exists(path string) bool {

@@ -303,7 +303,7 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"signatures of this key: 1", "is good: 1 keys, 1 policies, 2 issuers, 1 registries", "is good: 2 keys, 1 policies", "x509.subject: CN=release,O=Acme,ST=WA,C=US", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
+		"release.pub  valid", "is good: 1 keys, 1 policies, 2 issuers, 1 registries", "is good: 2 keys, 1 policies", "x509.subject: CN=release,O=Acme,ST=WA,C=US", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
 		"state       completed", "ok   policies.release", "an approver may not: exit code 3",
 	} {
 		if !strings.Contains(string(out), want) {

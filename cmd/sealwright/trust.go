@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// technology is what this program needs of a signing method: to verify an
+// envelope offline, and to list what is published.
+type technology interface {
+	method.Attacher
+	method.Finder
+}
+
+// technologies returns every method that this program verifies. Without a
+// registry they verify envelopes only.
+func technologies(reg *registry.Client) map[string]technology {
+	return map[string]technology{cosign.Name: cosign.New(reg), notation.Name: notation.New(reg)}
+}
+
+// checkEnvelope verifies one signature of an evidence file, offline.
+func checkEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error {
+	m, ok := technologies(nil)[step.Method]
+	if !ok {
+		return &signing.Error{Code: signing.Invalid, Message: "this version cannot verify signatures of the method", Found: step.Method, Fix: "use a sealwright of the version of the service"}
+	}
+	_, err := m.Attachment(method.Target{Artifact: a, Key: key, Options: step.Options, Origin: origin}, e)
+	return err
+}
+
+// image reads the IMAGE argument of a command.
+func image(text string) (signing.Artifact, error) {
+	a, err := signing.ParseReference(text)
+	if err == nil && a.Digest == "" && a.Tag == "" {
+		err = &signing.Error{Code: signing.Invalid, Message: "neither a tag nor a digest", Expected: "REPOSITORY@sha256:... or REPOSITORY:TAG", Found: text}
+	}
+	return a, err
+}
+
+// openRegistry returns a client of an image's registry, with the credentials that
+// the user's other tools have.
+func openRegistry(a signing.Artifact, insecure bool) (*registry.Client, error) {
+	row := registry.Config{Host: a.Repository.Host(), InsecureHTTP: insecure}
+	if home, err := os.UserHomeDir(); err == nil {
+		if path := filepath.Join(home, ".docker", "config.json"); exists(path) {
+			row.DockerConfig = path
+		}
+	}
+	if err := registry.Check([]registry.Config{row}).Err(); err != nil {
+		return nil, err
+	}
+	return registry.New([]registry.Config{row}, registry.Options{})
+}
+
+// described returns a as the registry has it: by digest, with media type and size.
+func described(ctx context.Context, reg *registry.Client, a signing.Artifact) (signing.Artifact, error) {
+	ref := string(a.Digest)
+	if ref == "" {
+		ref = a.Tag
+	}
+	d, err := reg.Resolve(ctx, a.Repository, ref)
+	if err != nil {
+		return a, err
+	}
+	return signing.Artifact{Repository: a.Repository, Digest: d.Digest, MediaType: d.MediaType, Size: d.Size}, nil
+}
+
+// readTrust reads what verifiers need from a file that was kept, or else from
+// the service.
+func readTrust(ctx context.Context, file string, o online) (api.Trust, error) {
+	if file == "" {
+		client, err := o.client()
+		if err != nil {
+			return api.Trust{}, err
+		}
+		return client.Trust(ctx)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return api.Trust{}, err
+	}
+	t, err := api.ReadTrust(f)
+	return t, errors.Join(err, f.Close())
+}
+
+// seen is a signature in the registry, judged with every key.
+type seen struct {
+	method.Found
+	Method string
+	// Keys are the ids of the keys by which it is valid. Found.Err is the last
+	// refusal, if there are none.
+	Keys []string
+}
+
+// published lists the signatures of an image by every method and key of t. Two
+// keys see the same signature; it is listed once.
+func published(ctx context.Context, reg *registry.Client, a signing.Artifact, t api.Trust, more ...signing.KeyRecord) ([]seen, error) {
+	known := technologies(reg)
+	var out []seen
+	at := map[string]int{}
+	done := map[string]bool{}
+	for _, way := range ways(t, more) {
+		m, ok := known[way.method]
+		name := way.method + " " + way.key.ID + " " + way.key.Version
+		if !ok || done[name] {
+			continue // a method of a newer service: verify says so
+		}
+		done[name] = true
+		info, err := way.key.Info()
+		if err != nil {
+			return nil, err
+		}
+		found, err := m.Find(ctx, a, info)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range found {
+			id := strings.Join([]string{way.method, f.Location.URI, string(f.Envelope)}, " ")
+			i, ok := at[id]
+			if !ok {
+				i = len(out)
+				at[id], out = i, append(out, seen{Found: f, Method: way.method})
+			}
+			if f.Err == nil {
+				out[i].Keys, out[i].Err = append(out[i].Keys, info.ID), nil
+			}
+		}
+	}
+	return out, nil
+}
+
+type way struct {
+	method string
+	key    signing.KeyRecord
+}
+
+// ways returns every pair of method and key of t, and each method with the keys
+// in more, which are those of old evidence.
+func ways(t api.Trust, more []signing.KeyRecord) []way {
+	var out []way
+	methods := map[string]bool{}
+	for _, m := range t.Methods {
+		for _, k := range t.Keys {
+			if k.ID == m.Key {
+				out = append(out, way{m.Method, k})
+			}
+		}
+	}
+	for _, w := range out {
+		methods[w.method] = true
+	}
+	for _, k := range more {
+		for name := range methods {
+			if name != notation.Name || len(k.Chain) > 0 {
+				out = append(out, way{name, k})
+			}
+		}
+	}
+	return out
+}
