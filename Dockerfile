@@ -18,8 +18,6 @@ ARG BUSYBOX=docker.io/library/busybox:1.37-musl
 
 FROM ${GO} AS source
 WORKDIR /src
-COPY go.mod go.sum ./
-RUN go mod download
 COPY . .
 ARG VERSION=devel
 ARG TARGETARCH
