@@ -288,3 +288,12 @@ func FuzzEnvelope(f *testing.F) {
 		}
 	})
 }
+
+func TestEnvelopeThatIsTooLargeIsRefused(t *testing.T) {
+	b := newBench(t)
+	e := b.made(t, time.Now())
+	e.Bytes = append(e.Bytes, bytes.Repeat([]byte(" "), MaxEnvelope)...) // JSON still
+	if _, err := verifiedContent(e.MediaType, e.Bytes); err == nil {
+		t.Error("an envelope of any size is read")
+	}
+}

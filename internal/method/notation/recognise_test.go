@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/elliptic"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"maps"
@@ -134,6 +135,17 @@ func TestStrippedThumbprintChangesNothing(t *testing.T) {
 	b.attach(t, b.made(t, time.Now()), func(a *signing.Attachment) { delete(a.Annotations, thumbprints) })
 	if !b.recognised(t, time.Now()) {
 		t.Error("verifiers accept it, and it is made again")
+	}
+}
+
+func TestRenewedCertificatesWithoutThumbprintsAreAnotherSignature(t *testing.T) {
+	b := newBench(t)
+	b.attach(t, b.made(t, time.Now()), func(a *signing.Attachment) { delete(a.Annotations, thumbprints) })
+	// The same root and subject: notation itself would take one for the other.
+	root, middle, leaf := chainParts(t, b.key, nil)
+	b.target.Key.Chain = []*x509.Certificate{leaf, middle, root}
+	if b.recognised(t, time.Now()) {
+		t.Error("a signature by older certificates is taken for one by the present")
 	}
 }
 
@@ -287,6 +299,41 @@ func TestListedSignatureThatTheRegistryDoesNotHaveIsNoAbsence(t *testing.T) {
 		if _, err := b.m.Verify(t.Context(), b.target, e); !errors.Is(err, signing.Unavailable) || errors.Is(err, method.ErrStaleBase) {
 			t.Errorf("%s: Verify says %v", what, err)
 		}
+	}
+}
+
+func TestImageIsVerifiedByTheRootAndTheSubjectOfTheKey(t *testing.T) {
+	b := newBench(t)
+	verify := func(a signing.Artifact, k signing.KeyInfo) (int, error) { return b.m.VerifyImage(t.Context(), a, k) }
+	bare := signing.Artifact{Repository: b.target.Artifact.Repository, Digest: b.target.Artifact.Digest}
+	if n, err := verify(bare, b.target.Key); n != 0 || !errors.Is(err, signing.Denied) {
+		t.Errorf("unsigned: %d, %v", n, err)
+	}
+	e := b.signedAt(t, time.Now().Add(-time.Hour))
+	b.attach(t, e, func(a *signing.Attachment) { a.Layers[0].Bytes = []byte("junk") })
+	b.target.Options = map[string]string{"format": "cose"}
+	b.signed(t)
+	if n, err := verify(bare, b.target.Key); n != 2 || err != nil {
+		t.Errorf("signed twice: %d, %v", n, err)
+	}
+	other := ec(t, elliptic.P256())
+	root, middle, leaf := chainParts(t, other, nil)
+	for what, k := range map[string]signing.KeyInfo{
+		"another root": {ID: "k", Public: b.key.Public(), Chain: chainOf(t, b.key.Public(), from, to)},
+		"another key":  {ID: "k", Public: other.Public(), Chain: []*x509.Certificate{leaf, middle, root}},
+	} {
+		if n, err := verify(bare, k); n != 0 || !errors.Is(err, signing.Denied) {
+			t.Errorf("%s: %d, %v", what, n, err)
+		}
+	}
+	if n, err := verify(bare, signing.KeyInfo{ID: "k", Public: b.key.Public()}); n != 0 || !errors.Is(err, signing.Invalid) {
+		t.Errorf("no certificates: %d, %v", n, err)
+	}
+	b.w.Wire.Answer(func(r *http.Request) *http.Response {
+		return methodtest.Status(r, http.StatusBadGateway, "UNKNOWN", nil)
+	})
+	if n, err := verify(b.target.Artifact, b.target.Key); n != 0 || !errors.Is(err, signing.Unavailable) {
+		t.Errorf("a registry that is down: %d, %v", n, err)
 	}
 }
 

@@ -19,6 +19,44 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
+// VerifyImage returns how many signatures of the artifact verify with the root of
+// the key's chain and its subject, as notation at level strict judges them. The
+// repository is not part of them. No such signature is a Denied error; a registry
+// that cannot be asked is never "none".
+func (m *Method) VerifyImage(ctx context.Context, a signing.Artifact, key signing.KeyInfo) (int, error) {
+	if err := checkChain(key); err != nil {
+		return 0, err
+	}
+	if a.MediaType == "" || a.Size <= 0 {
+		d, err := m.registry.Resolve(ctx, a.Repository, string(a.Digest))
+		if err != nil {
+			return 0, fmt.Errorf("reading %s: %w", a, err)
+		}
+		a.MediaType, a.Size = d.MediaType, d.Size
+	}
+	list, err := m.signatures(ctx, a)
+	if err != nil {
+		return 0, err
+	}
+	good := 0
+	var last error
+	for _, d := range list {
+		_, err := m.libraryVerify(ctx, method.Target{Artifact: a, Key: key}, d)
+		switch {
+		case err == nil:
+			good++
+		case errors.Is(err, signing.Internal), errors.Is(err, signing.Invalid), errors.Is(err, signing.TooLarge):
+			last = err // a verdict about this signature
+		default:
+			return 0, err
+		}
+	}
+	if good == 0 {
+		return 0, &signing.Error{Code: signing.Denied, Message: "no valid notation signature of this key", Expected: "at least one by " + identity(key), Found: fmt.Sprintf("%d others", len(list)), Fix: "have the image signed, or verify with the certificates that signed it", Err: last}
+	}
+	return good, nil
+}
+
 // libraryVerify has notation's own verifier fetch and verify one signature, and
 // returns the envelope that it accepted. A verdict is an Internal error; what
 // the registry does wrong is the registry client's own.
