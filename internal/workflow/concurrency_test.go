@@ -3,12 +3,14 @@ package workflow_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -97,7 +99,7 @@ func TestManyRequestsAtOnceLoseNothing(t *testing.T) {
 			name = "WithoutReferrers"
 		}
 		for test, run := range map[string]func(*testing.T, *testenv.Env){
-			"OneDigestManyKeys": oneDigest, "OneRepositoryManyImages": oneRepository,
+			"OneDigestManyKeys": oneDigest, "OneDigestManyKeysEveryFormat": everyFormat, "OneRepositoryManyImages": oneRepository,
 			"EqualSubmissionsOfManyRuns": equalRuns, "TheSameSubmissionTwiceAtOnce": sameSubmission,
 		} {
 			t.Run(name+"/"+test, func(t *testing.T) { run(t, testenv.New(t, testenv.Options{World: world})) })
@@ -121,6 +123,39 @@ func oneDigest(t *testing.T, e *testenv.Env) {
 		}
 	}
 	if n := quiet(t, e, s)[audit.TaskPublished]; n != many {
+		t.Errorf("%d published", n)
+	}
+}
+
+// everyFormat signs one digest with many keys in every format that writes to the
+// image's registry: a tag, and the list of referrers twice for each.
+func everyFormat(t *testing.T, e *testenv.Env) {
+	policy, keys := manyPolicies(e)
+	for i := range many {
+		step := fmt.Sprintf("{method: cosign, key: k%d}", i)
+		policy = strings.Replace(policy, step, fmt.Sprintf("{method: cosign, key: k%d, formats: [legacy, bundle]}, {method: notation, key: x%d}", i, i), 1)
+		keys += fmt.Sprintf("  - {id: x%d, file: \"file:DIR/x%d.key\", certificates: \"file:DIR/x%d.crt\", methods: [notation], allow: [{project: payments, policy: p%d, repositories: [\"HOST/payments/*\"]}]}\n", i, i, i, i)
+		e.MakeCertifiedKey(fmt.Sprintf("x%d", i))
+	}
+	e.Options.Policy, e.Options.Keys = policy, keys
+	s := e.Start(nil)
+	a := e.Image(t.Name())
+	atOnce(t, s, many, func(i int) testenv.Answer {
+		return s.Post("/v1/requests", e.GitHub(runOf(i)), "k", testenv.Body(fmt.Sprintf("p%d", i), a))
+	})
+	if tags, referrers := e.Signatures(a), e.Referrers(a, notation.ArtifactType); tags != many || referrers != many {
+		t.Errorf("%d signatures at the tag, %d of notation", tags, referrers)
+	}
+	for i := range many {
+		if n := verified(t, s, fmt.Sprintf("k%d", i), a); n != 2 { // legacy and bundle
+			t.Errorf("%d signatures by key k%d", n, i)
+		}
+		x, _ := s.Keys.Info(fmt.Sprintf("x%d", i))
+		if n, err := notation.New(s.Registry).VerifyImage(t.Context(), a, x); n != 1 || err != nil {
+			t.Errorf("%d signatures by key x%d: %v", n, i, err)
+		}
+	}
+	if n := quiet(t, e, s)[audit.TaskPublished]; n != 3*many {
 		t.Errorf("%d published", n)
 	}
 }
