@@ -55,6 +55,16 @@ func TestEveryRouteHasExactlyOneRequirement(t *testing.T) {
 		if route.Access == "" {
 			t.Errorf("%s %s lets nobody in", route.Method, route.Path)
 		}
+		// The workflow may refuse besides, so what the route itself says is compared.
+		words := map[string]string{"anyone": "nothing", "ci": "token of a CI job", "capability": api.HeaderCapability}
+		for _, role := range signing.PeopleRoles() {
+			words[string(role)] = string(role)
+		}
+		for who, word := range words {
+			if says := strings.Contains(route.Access, word); says != slices.Contains(letsIn[route.Method+" "+route.Path], who) {
+				t.Errorf("%s %s demands %q; %s: %v", route.Method, route.Path, route.Access, who, says)
+			}
+		}
 	}
 	routed = s.Served()
 	for name := range letsIn {
