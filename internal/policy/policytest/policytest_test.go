@@ -136,3 +136,17 @@ func FuzzCases(f *testing.F) {
 		}
 	})
 }
+
+func TestCasesAreComparedByTheirReasons(t *testing.T) {
+	f, err := policytest.Load("x", []byte(strings.Replace(good, "repositories", "origin.refs", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := policy.Load(map[string][]byte{"p": []byte("apiVersion: sealwright.dev/v1\nproject: p\nrepositories: [{forge: github.com, name: a/b, id: \"1\", images: [registry.acme.dev/b]}]\npolicies: {release: {origin: {refs: [a], github: {events: [push]}}, sign: [{method: cosign, key: k}]}}\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := f.Run(set)[0]; r.OK || r.Want != "deny by origin.refs" || r.Got != "deny by repositories" {
+		t.Errorf("%+v", r)
+	}
+}
