@@ -178,10 +178,6 @@ func merge(doc, patch map[string]any) {
 			delete(doc, k)
 		case isMap && wasMap:
 			merge(old, inner)
-		case isMap:
-			fresh := map[string]any{}
-			merge(fresh, inner) // a build is the start of many cases
-			doc[k] = fresh
 		default:
 			doc[k] = v
 		}
