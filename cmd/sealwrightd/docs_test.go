@@ -24,6 +24,7 @@ import (
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/policy/policytest"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/submit"
@@ -62,6 +63,7 @@ var kinds = map[string]func(*testing.T, block){
 	"yaml config":       checkConfig,
 	"yaml keys":         checkKeys,
 	"yaml policy":       checkPolicy,
+	"yaml cases":        checkCases,
 	"yaml job":          checkYAML, // run by TestCommandsOfTheDocumentsRun
 	"yaml workflow":     checkWorkflow,
 	"yaml gitlab":       checkGitLab,
@@ -236,6 +238,30 @@ func checkPolicy(t *testing.T, b block) {
 	if diff := cmp.Diff(slices.Compact(told), words); diff != "" {
 		t.Errorf("the table (-) and what the example denies for (+) differ:\n%s", diff)
 	}
+}
+
+// checkCases runs cases against the first policy of the same document.
+func checkCases(t *testing.T, b block) {
+	for _, other := range blocks(t, b.doc, read(t, b.doc)) {
+		if other.lang+" "+other.mark != "yaml policy" {
+			continue
+		}
+		set, err := policy.Load(map[string][]byte{other.String(): []byte(other.text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cases, err := policytest.Load(b.String(), []byte(b.text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range cases.Run(set) {
+			if !r.OK {
+				t.Errorf("%s: wanted %s, got %s", r.Name, r.Want, r.Got)
+			}
+		}
+		return
+	}
+	t.Error("there is no policy")
 }
 
 func checkShell(t *testing.T, b block) {
