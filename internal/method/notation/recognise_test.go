@@ -128,6 +128,13 @@ func TestSignatureThatSaysTheSameForLongEnoughIsNotMadeAgain(t *testing.T) {
 	if b.recognised(t, now) {
 		t.Error("a signature without expiry is taken for one with")
 	}
+	b = newBench(t)
+	b.target.Options["userMetadata"], b.target.Origin.BuildTrigger = "buildTrigger", "push"
+	b.signed(t)
+	b.target.Options = map[string]string{"expiry": "720h"}
+	if b.recognised(t, now) {
+		t.Error("a signature that says more than is asked is taken for the asked one")
+	}
 }
 
 func TestStrippedThumbprintChangesNothing(t *testing.T) {
@@ -139,11 +146,11 @@ func TestStrippedThumbprintChangesNothing(t *testing.T) {
 }
 
 func TestRenewedCertificatesWithoutThumbprintsAreAnotherSignature(t *testing.T) {
-	b := newBench(t)
-	b.attach(t, b.made(t, time.Now()), func(a *signing.Attachment) { delete(a.Annotations, thumbprints) })
+	b, root := newBench(t), issue(t, caTemplate("root"), ec(t, elliptic.P256()), nil)
 	// The same root and subject: notation itself would take one for the other.
-	root, middle, leaf := chainParts(t, b.key, nil)
-	b.target.Key.Chain = []*x509.Certificate{leaf, middle, root}
+	b.target.Key.Chain = []*x509.Certificate{issue(t, leafTemplate(), b.key, &root).cert, root.cert}
+	b.attach(t, b.made(t, time.Now()), func(a *signing.Attachment) { delete(a.Annotations, thumbprints) })
+	b.target.Key.Chain = []*x509.Certificate{issue(t, leafTemplate(), b.key, &root).cert, root.cert}
 	if b.recognised(t, time.Now()) {
 		t.Error("a signature by older certificates is taken for one by the present")
 	}
