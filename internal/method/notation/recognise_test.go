@@ -123,14 +123,14 @@ func TestSignatureThatSaysTheSameForLongEnoughIsNotMadeAgain(t *testing.T) {
 	}
 	b := newBench(t)
 	b.target.Options = nil
-	b.signed(t)
+	b.signedAt(t, now)
 	b.target.Options = map[string]string{"expiry": "24h"}
 	if b.recognised(t, now) {
 		t.Error("a signature without expiry is taken for one with")
 	}
 	b = newBench(t)
 	b.target.Options["userMetadata"], b.target.Origin.BuildTrigger = "buildTrigger", "push"
-	b.signed(t)
+	b.signedAt(t, now)
 	b.target.Options = map[string]string{"expiry": "720h"}
 	if b.recognised(t, now) {
 		t.Error("a signature that says more than is asked is taken for the asked one")
