@@ -88,6 +88,13 @@ func (m *Method) open(t method.Target, e signing.Envelope) (replay, error) {
 	refuse := func(found string, err error) (replay, error) {
 		return replay{}, &signing.Error{Code: signing.Denied, Message: "the envelope is not one that this method made for the key", Expected: Name + " by key " + t.Key.ID + " with its present certificates", Found: found, Fix: "if the key's certificates were renewed, submit again; if not, the stored envelope was altered: keep the database for examination", Err: err}
 	}
+	key, err := memoKey(t, e)
+	if err != nil {
+		return replay{}, err
+	}
+	if r, ok := m.opened.get(key); ok {
+		return r, nil
+	}
 	o, err := readOptions(t.Options)
 	if err != nil {
 		return replay{}, err
@@ -107,5 +114,6 @@ func (m *Method) open(t method.Target, e signing.Envelope) (replay, error) {
 	if err != nil || !bytes.Equal(again, e.Bytes) {
 		return refuse("one that says something else", err)
 	}
+	m.opened.put(key, r)
 	return r, nil
 }

@@ -297,3 +297,41 @@ func TestEnvelopeThatIsTooLargeIsRefused(t *testing.T) {
 		t.Error("an envelope of any size is read")
 	}
 }
+
+// What is remembered of one target says nothing about another, and is no more
+// than the memo holds.
+func TestWhatIsRememberedOfAnEnvelopeIsTheSameAsVerifyingIt(t *testing.T) {
+	b := newBench(t)
+	e := b.made(t, time.Now())
+	tb, afresh := t, New(b.w.Client)
+	for what, m := range map[string]*Method{"remembered": b.m, "verified": afresh} {
+		if _, err := m.open(b.target, e); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for edited, f := range map[string]func(*method.Target, *signing.Envelope){
+			"digest":     func(t *method.Target, _ *signing.Envelope) { t.Artifact.Digest = signing.DigestOf(nil) },
+			"size":       func(t *method.Target, _ *signing.Envelope) { t.Artifact.Size++ },
+			"key id":     func(t *method.Target, _ *signing.Envelope) { t.Key.ID = "other" },
+			"public key": func(t *method.Target, _ *signing.Envelope) { t.Key.Public = ec(tb, elliptic.P256()).Public() },
+			"chain":      func(t *method.Target, _ *signing.Envelope) { t.Key.Chain = chainOf(tb, b.key.Public(), from, to) },
+			"no chain":   func(t *method.Target, _ *signing.Envelope) { t.Key.Chain = nil },
+			"options":    func(t *method.Target, _ *signing.Envelope) { t.Options = map[string]string{"expiry": "721h"} },
+			"method":     func(_ *method.Target, e *signing.Envelope) { e.Method = "cosign" },
+			"media type": func(_ *method.Target, e *signing.Envelope) { e.MediaType = mediaTypes[formatCOSE] },
+			"bytes":      func(_ *method.Target, e *signing.Envelope) { e.Bytes = append(bytes.Clone(e.Bytes), ' ') },
+		} {
+			t2, e2 := b.target, e
+			f(&t2, &e2)
+			if _, err := m.open(t2, e2); err == nil {
+				t.Errorf("%s: another %s is accepted", what, edited)
+			}
+		}
+	}
+	var m memo
+	for i := range 3 * maxRemembered {
+		m.put([32]byte{byte(i), byte(i >> 8)}, replay{})
+		if len(m.good) > maxRemembered {
+			t.Fatalf("it remembers %d", len(m.good))
+		}
+	}
+}

@@ -63,8 +63,11 @@ const (
 	maxExpiry = 10 * 365 * 24 * time.Hour
 )
 
-// Method is the notation method. It keeps no state.
-type Method struct{ registry *registry.Client }
+// Method is the notation method. It keeps no state but what it can verify again.
+type Method struct {
+	registry *registry.Client
+	opened   memo
+}
 
 // New returns the method, reading and writing through reg.
 func New(reg *registry.Client) *Method { return &Method{registry: reg} }
@@ -169,5 +172,11 @@ func (m *Method) Assemble(t method.Target, in signing.Intent, raw []byte) (signi
 	if _, err := verifiedContent(mediaTypes[r.Format], e); err != nil {
 		return signing.Envelope{}, foreign(t.Key, err)
 	}
-	return signing.Envelope{Method: Name, MediaType: mediaTypes[r.Format], KeyID: t.Key.ID, Bytes: e}, nil
+	out := signing.Envelope{Method: Name, MediaType: mediaTypes[r.Format], KeyID: t.Key.ID, Bytes: e}
+	key, err := memoKey(t, out)
+	if err != nil {
+		return signing.Envelope{}, err
+	}
+	m.opened.put(key, r)
+	return out, nil
 }
