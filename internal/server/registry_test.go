@@ -17,6 +17,39 @@ import (
 	"github.com/sealwright/sealwright/internal/testenv"
 )
 
+// form is a kind of signatures, with what of the cycle looks different for it.
+type form struct {
+	policy string // "" is legacy
+	// rule is the rule for the requests of one stage of the cycle about an image.
+	rule  func(stage string, a signing.Artifact) devworld.Rule
+	count func(e *testenv.Env, a signing.Artifact) int
+}
+
+// forms are those that differ in where signatures are: the tag of an image, and
+// referrers. The registry of these tests has the referrers API.
+func forms() map[string]form {
+	return map[string]form{
+		"legacy": {rule: stageRule, count: (*testenv.Env).Signatures},
+		"bundle": {
+			policy: testenv.PolicySigning("- {method: cosign, key: release, formats: [bundle]}\n"), rule: referrerRule,
+			count: func(e *testenv.Env, a signing.Artifact) int { return e.Bundles(a) },
+		},
+	}
+}
+
+// referrerRule is stageRule where the signatures are referrers. A referrer has a
+// digest of its own: its repository says whose it is.
+func referrerRule(stage string, a signing.Artifact) devworld.Rule {
+	switch stage {
+	case "signatures":
+		return devworld.Rule{Method: http.MethodGet, Path: regexp.MustCompile("/referrers/sha256:" + a.Digest.Hex() + "$")}
+	case "publish":
+		return devworld.Rule{Method: http.MethodPut, Path: regexp.MustCompile("^/v2/" + a.Repository.Path() + "/manifests/sha256:")}
+	default:
+		return stageRule(stage, a)
+	}
+}
+
 // stageRule is the rule for the requests of one stage of the cycle about an image.
 func stageRule(stage string, a signing.Artifact) devworld.Rule {
 	sig := regexp.MustCompile("/manifests/sha256-" + a.Digest.Hex() + `\.sig$`)
@@ -63,42 +96,44 @@ func TestRegistryThatFailsKeepsTheRequestWaitingUntilItIsBack(t *testing.T) {
 		state signing.RequestState
 		uses  int // of the key while the registry is down
 	}{"manifest": {signing.Pending, 0}, "signatures": {signing.Signing, 0}, "publish": {signing.Signing, 1}}
-	for name, f := range faults {
-		for stage, at := range stages {
-			if f.only != "" && f.only != stage {
-				continue
-			}
-			t.Run(name+"/"+stage, func(t *testing.T) {
-				r := start(t, testenv.Options{RegistryTimeout: config.Duration(2 * time.Second)})
-				a := r.e.Image(t.Name())
-				rule := stageRule(stage, a)
-				rule.Status, rule.Header, rule.Body, rule.Abort, rule.Truncate, rule.Stall = f.rule.Status, f.rule.Header, f.rule.Body, f.rule.Abort, f.rule.Truncate, f.rule.Stall
-				down := world.Registry.Add(rule)
-				defer down.Remove()
-				q, capability := r.submit(r.token(mainJob(0)), "k", testenv.Body("release", a))
-				eventually(t, "a request that says why it waits", func() bool {
-					q = r.read(q.ID, capability)
-					return q.Failure != nil
+	for kind, form := range forms() {
+		for name, f := range faults {
+			for stage, at := range stages {
+				if f.only != "" && f.only != stage || kind != "legacy" && stage == "manifest" {
+					continue
+				}
+				t.Run(kind+"/"+name+"/"+stage, func(t *testing.T) {
+					r := start(t, testenv.Options{RegistryTimeout: config.Duration(2 * time.Second), Policy: form.policy})
+					a := r.e.ImageIn("payments/"+strings.ReplaceAll(strings.ToLower(kind+"-"+name+"-"+stage), " ", "-"), "", t.Name())
+					rule := form.rule(stage, a)
+					rule.Status, rule.Header, rule.Body, rule.Abort, rule.Truncate, rule.Stall = f.rule.Status, f.rule.Header, f.rule.Body, f.rule.Abort, f.rule.Truncate, f.rule.Stall
+					down := world.Registry.Add(rule)
+					defer down.Remove()
+					q, capability := r.submit(r.token(mainJob(0)), "k", testenv.Body("release", a))
+					eventually(t, "a request that says why it waits", func() bool {
+						q = r.read(q.ID, capability)
+						return q.Failure != nil
+					})
+					if q.State != at.state || q.Failure.Code != f.code || !strings.Contains(q.Failure.Message, f.words) || q.Failure.Message == "" {
+						t.Errorf("%s: %+v", q.State, q.Failure)
+					}
+					if strings.Contains(fmt.Sprintf("%+v", q), "hunter2") {
+						t.Errorf("the registry's text is in %+v", q)
+					}
+					if n := r.e.KeyUses(); n != at.uses {
+						t.Errorf("%d key uses while the registry is down", n)
+					}
+					down.Remove()
+					r.e.Clock.Add(int64(2 * time.Minute)) // beyond the longest wait
+					if q = r.finish(q.ID, capability); q.State != signing.Completed || q.Failure != nil {
+						t.Errorf("ended %s: %+v", q.State, q.Failure)
+					}
+					if n := form.count(r.e, a); n != 1 || r.e.KeyUses() != 1 {
+						t.Errorf("%d signatures after %d key uses", n, r.e.KeyUses())
+					}
+					r.logged()
 				})
-				if q.State != at.state || q.Failure.Code != f.code || !strings.Contains(q.Failure.Message, f.words) || q.Failure.Message == "" {
-					t.Errorf("%s: %+v", q.State, q.Failure)
-				}
-				if strings.Contains(fmt.Sprintf("%+v", q), "hunter2") {
-					t.Errorf("the registry's text is in %+v", q)
-				}
-				if n := r.e.KeyUses(); n != at.uses {
-					t.Errorf("%d key uses while the registry is down", n)
-				}
-				down.Remove()
-				r.e.Clock.Add(int64(2 * time.Minute)) // beyond the longest wait
-				if q = r.finish(q.ID, capability); q.State != signing.Completed || q.Failure != nil {
-					t.Errorf("ended %s: %+v", q.State, q.Failure)
-				}
-				if n := r.e.Signatures(a); n != 1 || r.e.KeyUses() != 1 {
-					t.Errorf("%d signatures after %d key uses", n, r.e.KeyUses())
-				}
-				r.logged()
-			})
+			}
 		}
 	}
 }
@@ -233,9 +268,15 @@ func TestRegistryThatDoesNotLetUsInDeniesTheRequest(t *testing.T) {
 // TestRegistryThatRefusesTheSignature: it was signed and cannot be published;
 // the request fails, it is said where, and the next one can succeed.
 func TestRegistryThatRefusesTheSignatureFailsTheRequest(t *testing.T) {
-	r := start(t, testenv.Options{})
+	for kind, form := range forms() {
+		t.Run(kind, func(t *testing.T) { refusedSignature(t, form) })
+	}
+}
+
+func refusedSignature(t *testing.T, form form) {
+	r := start(t, testenv.Options{Policy: form.policy})
 	a := r.e.Image(t.Name())
-	rule := stageRule("publish", a)
+	rule := form.rule("publish", a)
 	rule.Status = http.StatusUnauthorized
 	fault := world.Registry.Add(rule)
 	defer fault.Remove()
@@ -244,11 +285,14 @@ func TestRegistryThatRefusesTheSignatureFailsTheRequest(t *testing.T) {
 	if q.State != signing.Failed || q.Failure == nil || q.Failure.Code != signing.Denied || q.Failure.Fix == "" || len(q.Tasks) != 1 || q.Tasks[0].State != signing.TaskFailed || q.Tasks[0].Failure == nil {
 		t.Errorf("ended %s: %+v %+v", q.State, q.Failure, q.Tasks)
 	}
-	if n := r.logged(); n[audit.RequestFailed] != 1 || n[audit.TaskPublished] != 0 || r.e.KeyUses() != 1 || r.e.Signatures(a) != 0 {
+	if n := r.logged(); n[audit.RequestFailed] != 1 || n[audit.TaskPublished] != 0 || r.e.KeyUses() != 1 || form.count(r.e, a) != 0 {
 		t.Errorf("%v, %d key uses", n, r.e.KeyUses())
 	}
 	fault.Remove()
-	r.sign(1, a)
+	q, capability = r.submit(r.token(mainJob(1)), "again", testenv.Body("release", a))
+	if q = r.finish(q.ID, capability); q.State != signing.Completed || form.count(r.e, a) != 1 {
+		t.Errorf("a good request ended %s with %d signatures: %+v", q.State, form.count(r.e, a), q.Failure)
+	}
 }
 
 // TestTagToDigestRace (CVE-2026-122321, CVE-2023-47630): a tag is signed along
