@@ -71,6 +71,7 @@ var kinds = map[string]func(*testing.T, block){
 	"sh tried":          checkShell, // run by TestCommandsOfTheDocumentsRun
 	"sh background":     checkShell, // likewise
 	"yaml kubernetes":   checkYAML,  // nothing here runs it
+	"yaml ci":           checkYAML,  // of a CI system that nothing here runs
 	"sh container":      checkShell, // run by .ci/doors
 	"sh elsewhere":      checkShell, // run by the conformance suite, or needs what a test does not have: a cluster, a domain
 	"sh builds":         checkTargets,
