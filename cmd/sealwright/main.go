@@ -30,6 +30,7 @@ const (
 const usage = `sealwright looks at what a Sealwright service did and verifies it.
 
 Usage:
+  sealwright sign [flags] IMAGE...      ask for signatures, as a job with its CI's token
   sealwright verify [flags] IMAGE       verify the signatures of an image
   sealwright why IMAGE                  who had it signed, by which rule, and the proof
   sealwright evidence REQUEST           the evidence of a request, as one file
@@ -44,7 +45,7 @@ Usage:
   sealwright help                       print this text
 
 "sealwright COMMAND --help" explains a command.
-Exit codes: 0 ok, 1 error, 2 usage, 3 denied, 5 verification failed.
+Exit codes: 0 ok, 1 error, 2 usage, 3 denied, 4 timed out (sign), 5 verification failed.
 `
 
 func main() { os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})) }
@@ -68,6 +69,8 @@ func run(args []string, s streams) int {
 	case "version", "-version", "--version":
 		fmt.Fprintln(s.out, version())
 		return exitOK
+	case "sign":
+		return runSign(args[1:], s)
 	case "audit":
 		return runAudit(args[1:], s)
 	case "verify":

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,5 +139,16 @@ func TestLinkOutOfTheExportIsNotFollowed(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run([]string{"audit", "verify", "--log-key", public, dir}, streams{nil, &out, &errs}); code == exitOK || bytes.Contains(errs.Bytes(), []byte("elsewhere")) {
 		t.Errorf("exit code %d, %s", code, fmt.Sprint(&errs))
+	}
+}
+
+func TestSignIsTheStepUnderAnotherName(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run([]string{"sign", "--help"}, streams{nil, &out, &errs}); code != exitOK || !strings.Contains(out.String(), "  sealwright sign --server URL --policy NAME IMAGE...") || strings.Contains(out.String(), "sealwright-ci") {
+		t.Errorf("%d\n%s", code, out.String())
+	}
+	out.Reset()
+	if code := run([]string{"sign", "--server", "https://sign.acme.dev"}, streams{nil, &out, &errs}); code != exitUsage || !strings.Contains(out.String(), "the input `policy` is missing") {
+		t.Errorf("%d\n%s", code, out.String())
 	}
 }

@@ -28,6 +28,8 @@ type Process struct {
 	Stderr  io.Writer
 	TTY     bool // Stdout is a terminal
 	Version string
+	// Name is what the command is called; "" is sealwright-ci.
+	Name string
 	// Transport, where set, replaces the one that is made of `ca-file`; Now and
 	// Sleep replace the clock.
 	Transport http.RoundTripper
@@ -102,7 +104,10 @@ func flags() [][3]string {
 // Main is the command: it reads flags and inputs, runs the step, and returns
 // the exit code.
 func Main(ctx context.Context, p Process) int {
-	set := flag.NewFlagSet("sealwright-ci", flag.ContinueOnError)
+	if p.Name == "" {
+		p.Name = "sealwright-ci"
+	}
+	set := flag.NewFlagSet(p.Name, flag.ContinueOnError)
 	set.SetOutput(io.Discard) // errors are printed below, once
 	values := settings{}
 	for _, f := range flags() {
@@ -118,13 +123,13 @@ func Main(ctx context.Context, p Process) int {
 	images, err := parse(set, p.Args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(p.Stdout, help())
+		fmt.Fprint(p.Stdout, strings.ReplaceAll(help(), "sealwright-ci", p.Name))
 		return ExitOK
 	case err != nil:
-		fmt.Fprintf(p.Stderr, "sealwright-ci: %s\nsealwright-ci --help lists the flags.\n", ci.Clean(err.Error()))
+		fmt.Fprintf(p.Stderr, "%[1]s: %[2]s\n%[1]s --help lists the flags.\n", p.Name, ci.Clean(err.Error()))
 		return ExitUsage
 	case *version:
-		fmt.Fprintf(p.Stdout, "sealwright-ci %s\n", p.Version)
+		fmt.Fprintf(p.Stdout, "%s %s\n", p.Name, p.Version)
 		return ExitOK
 	}
 	values.fill(set, ci.Detect(ci.Options{Env: p.Env}))

@@ -160,6 +160,10 @@ func TestTheJobWritesNothingThatIsNotItsImages(t *testing.T) {
 
 func TestAServiceThatDeliversWhatItShouldPublishIsFoundOut(t *testing.T) {
 	w := newWorld(t)
-	w.steps = []func(*signing.Request, []signing.Task) []signing.Task{becomes(signing.Completed, signing.Delivered)}
+	w.steps = []func(*signing.Request, []signing.Task) []signing.Task{func(r *signing.Request, tasks []signing.Task) []signing.Task {
+		tasks = becomes(signing.Completed, signing.Published)(r, tasks)
+		tasks[0].State = signing.Delivered
+		return tasks
+	}}
 	w.check(w.main(t.Context()), submit.ExitVerifier, "the service says completed, but task")
 }

@@ -236,17 +236,49 @@ func result(t signing.Task) string {
 
 var reKeyID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// verify prints one command for each key that can be pasted. What is not
-// well-formed is left out: it would reach a shell.
+// verify prints commands that can be pasted, for each method.
 func verify(b *strings.Builder, r signing.Request, tasks []signing.Task) {
+	verifyCosign(b, r, tasks)
+	verifyNotation(b, r, tasks)
+}
+
+// verifiable reports whether a verifier finds the signature, and whether what
+// names it is well-formed: it would reach a shell.
+func verifiable(r signing.Request, t signing.Task) bool {
+	return (t.State == signing.Published || t.State == signing.Delivered) && reKeyID.MatchString(t.Step.Key) && t.Artifact.Validate() == nil &&
+		!below(r, t.Artifact) // the command for the index is the one that is needed
+}
+
+// verifyNotation prints one command for each image.
+func verifyNotation(b *strings.Builder, r signing.Request, tasks []signing.Task) {
+	var images []string
+	for _, t := range tasks {
+		image := string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)
+		if t.Step.Method == "notation" && verifiable(r, t) && !slices.Contains(images, image) {
+			images = append(images, image)
+		}
+	}
+	if len(images) == 0 {
+		return
+	}
+	b.WriteString("\n#### Verify with notation\n\nOnce the certificate and the trust policy that `/v1/trust` has for the key are in place (`notation cert add`, `notation policy import`):\n\n")
+	lines := make([]string, 0, len(images))
+	for _, image := range images[:min(len(images), maxImages)] {
+		lines = append(lines, "notation verify "+image)
+	}
+	if len(images) > maxImages {
+		lines = append(lines, fmt.Sprintf("# and %d more images", len(images)-maxImages))
+	}
+	b.WriteString(fence(strings.Join(lines, "\n"), "sh"))
+}
+
+// verifyCosign prints one command for each key.
+func verifyCosign(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 	byKey := map[string][]string{}
 	var keys []string
 	bundles := false
 	for _, t := range tasks {
-		if below(r, t.Artifact) {
-			continue // the command for the index is the one that is needed
-		}
-		if t.State != signing.Published && t.State != signing.Delivered || t.Step.Method != "cosign" || !reKeyID.MatchString(t.Step.Key) || t.Artifact.Validate() != nil {
+		if t.Step.Method != "cosign" || !verifiable(r, t) {
 			continue
 		}
 		image := string(t.Artifact.Repository) + "@" + string(t.Artifact.Digest)

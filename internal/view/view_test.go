@@ -72,6 +72,13 @@ func task(repo, key string, state signing.TaskState) signing.Task {
 	return t
 }
 
+// byMethod is a task of another method, or in another state, with its place.
+func byMethod(method string, state signing.TaskState) signing.Task {
+	t := task("registry.acme.dev/payments/web", "release-"+method, signing.Published)
+	t.State, t.Step.Method = state, method
+	return t
+}
+
 const checkpoint = "log.acme.dev/sealwright\n42\nqINS1GRFhWHwdkUeqLEoP4yEMkTBBzxBkGwGQlVlVcs=\n\n— log.acme.dev/sealwright Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
 
 func TestViewsAreThoseOfTheGoldenFiles(t *testing.T) {
@@ -112,6 +119,7 @@ func TestViewsAreThoseOfTheGoldenFiles(t *testing.T) {
 		"allowed.md":           Markdown(allowed()),
 		"strange.md":           Markdown(strange()),
 		"leaf.md":              Markdown(denied().Failures()[0]),
+		"request-delivered.md": RequestMarkdown(request(signing.Completed), []signing.Task{byMethod("cosign", signing.Delivered), byMethod("notation", signing.Published)}, ""),
 		"request-signed.md":    RequestMarkdown(request(signing.Completed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), recognised, task("registry.acme.dev/payments/web", "archive-ec", signing.Published)}, checkpoint),
 		"request-denied.md":    RequestMarkdown(deniedRequest, nil, checkpoint),
 		"request-failed.md":    RequestMarkdown(request(signing.Failed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), failed}, ""),
