@@ -3,9 +3,9 @@
 // store and trust policy of a configuration folder, and sign one.
 //
 //	notationverify verify -config DIR REPOSITORY@DIGEST
-//	notationverify sign -key FILE -certificates FILE [-format jws|cose] [-expiry DURATION] REPOSITORY@DIGEST
+//	notationverify sign -key FILE -certificates FILE [-format jws|cose] [-expiry DURATION] [-at-once N] REPOSITORY@DIGEST...
 //
-// Registries are spoken to over plain HTTP; each is on loopback. Exit status:
+// sign takes many, to be measured against. // Registries are spoken to over plain HTTP; each is on loopback. Exit status:
 // 0 accepted or signed, 1 refused, 2 it could not be asked.
 package main
 
@@ -30,6 +30,7 @@ import (
 	"github.com/notaryproject/notation-go/verifier"
 	"github.com/notaryproject/notation-go/verifier/trustpolicy"
 	"github.com/notaryproject/notation-go/verifier/truststore"
+	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote"
 )
 
@@ -57,26 +58,49 @@ func run(ctx context.Context, args []string) error {
 	certificates := f.String("certificates", "", "file with the certificate chain")
 	format := f.String("format", "jws", "jws or cose")
 	expiry := f.Duration("expiry", 0, "how long the signature is valid")
+	atOnce := f.Int("at-once", 8, "how many are signed at once")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}
-	target, err := remote.NewRepository(f.Arg(0))
+	switch args[0] {
+	case "verify":
+		repo, err := open(ctx, f.Arg(0))
+		if err != nil {
+			return err
+		}
+		return verify(ctx, repo, *config, f.Arg(0))
+	case "sign":
+		// One connection for each that is signed at once, as for every other program.
+		http.DefaultTransport.(*http.Transport).MaxIdleConnsPerHost = *atOnce
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(*atOnce)
+		for _, ref := range f.Args() {
+			g.Go(func() error {
+				repo, err := open(ctx, ref)
+				if err != nil {
+					return err
+				}
+				return sign(ctx, repo, *key, *certificates, *format, *expiry, ref)
+			})
+		}
+		return g.Wait()
+	}
+	return fmt.Errorf("no command %q", args[0])
+}
+
+// open returns the repository of an image that is there.
+func open(ctx context.Context, ref string) (registry.Repository, error) {
+	target, err := remote.NewRepository(ref)
 	if err != nil {
-		return fmt.Errorf("reading the reference: %w", err)
+		return nil, fmt.Errorf("reading the reference: %w", err)
 	}
 	target.PlainHTTP, target.SkipReferrersGC = true, true
 	target.Client = http.DefaultClient // no credentials of whoever runs this
 	repo := registry.NewRepository(target)
 	if _, err := repo.Resolve(ctx, target.Reference.Reference); err != nil {
-		return fmt.Errorf("reading the image: %w", err)
+		return nil, fmt.Errorf("reading the image: %w", err)
 	}
-	switch args[0] {
-	case "verify":
-		return verify(ctx, repo, *config, f.Arg(0))
-	case "sign":
-		return sign(ctx, repo, *key, *certificates, *format, *expiry, f.Arg(0))
-	}
-	return fmt.Errorf("no command %q", args[0])
+	return repo, nil
 }
 
 func verify(ctx context.Context, repo registry.Repository, config, ref string) error {

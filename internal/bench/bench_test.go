@@ -12,9 +12,12 @@ package bench
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +35,9 @@ func TestBench(t *testing.T) {
 	// Each part ends its processes before the next one is measured.
 	t.Run("processes", func(t *testing.T) { processes(t, tb) })
 	t.Run("publishing", func(t *testing.T) { publishing(t, tb) })
+	t.Run("notation", func(t *testing.T) { notations(t, tb) })
 	t.Run("core", func(t *testing.T) { profiles = serviceCore(t, tb) })
+	t.Run("policy", func(t *testing.T) { decisions(t, tb) })
 	if t.Failed() {
 		return
 	}
@@ -111,6 +116,20 @@ func publishing(t *testing.T, tb *table) {
 		tb.info(fmt.Sprintf("b: answers to the job that waits for %d signatures, %s", n, h.kind), figure(float64(reads)/float64(rounds), ""), "")
 	}
 	tb.note("b: %d publications and at most %d HTTP requests at once, on both sides", workflow.TaskConcurrency, outbound.DefaultPerHost)
+}
+
+// decisions asks the test of package policy, which holds the ratio against its
+// bound, for what it measured.
+func decisions(t *testing.T, tb *table) {
+	out, err := exec.Command("go", "test", "-count=1", "-v", "-run", "^TestDecisionTakesAsLongWith1200RepositoriesAsWith12$", "../policy").CombinedOutput()
+	said := regexp.MustCompile(`p50 of a decision: ([0-9.]+) us with 12 repositories, ([0-9.]+) us with 1200, ([0-9.]+) times`).FindAllStringSubmatch(string(out), -1)
+	if err != nil || len(said) == 0 {
+		t.Fatalf("measuring decisions: %v\n%s", err, out)
+	}
+	last := said[len(said)-1]
+	times, err := strconv.ParseFloat(last[3], 64)
+	must(t, err)
+	tb.rows = append(tb.rows, row{"p: p50 of a decision, 1,200 repositories in one policy folder", last[2] + " us", last[1] + " us (12 repositories)", last[3], "<= 1.5", times <= 1.5})
 }
 
 func timed(t testing.TB, f func() error) time.Duration {

@@ -34,6 +34,7 @@ import (
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	ourregistry "github.com/sealwright/sealwright/internal/registry"
@@ -60,6 +61,12 @@ keys:
     methods: [cosign]
     allow: [{project: payments, policy: release, repositories: [IMAGES]}]
     require: {protected_ref: true}
+  - id: release-x509
+    file: file:DIR/release-x509.key
+    certificates: file:DIR/release-x509.crt
+    methods: [notation]
+    allow: [{project: payments, policy: notation, repositories: [IMAGES]}]
+    require: {protected_ref: true}
 `
 
 const policyYAML = `apiVersion: sealwright.dev/v1
@@ -77,6 +84,10 @@ policies:
         workflow: .github/workflows/release.yml
     sign:
       - {method: cosign, key: release}
+  notation:
+    origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
+    sign:
+      - {method: notation, key: release-x509}
 `
 
 // imagePatterns returns what IMAGES stands for above.
@@ -122,6 +133,8 @@ type core struct {
 	workflow *workflow.Workflow
 	signer   *audit.Signer
 	public   *ecdsa.PublicKey
+	x509     *ecdsa.PublicKey  // of the key with a certificate, for notation
+	policy   string            // that is asked for
 	sent     *counting         // what the service asks of the registry
 	via      http.RoundTripper // what the registry is reached by
 	identity signing.Identity
@@ -143,7 +156,13 @@ type step struct {
 // newCore starts a core that is stopped with the test. A nil via is the network.
 func newCore(t testing.TB, host string, via http.RoundTripper) *core {
 	t.Helper()
-	c := &core{via: via, steps: map[string]step{}}
+	return newCoreWith(t, host, via, func(m method.Method) method.Method { return m })
+}
+
+// newCoreWith is newCore with another notation method in the place of ours.
+func newCoreWith(t testing.TB, host string, via http.RoundTripper, wrap func(method.Method) method.Method) *core {
+	t.Helper()
+	c := &core{via: via, policy: "release", steps: map[string]step{}}
 	base := via
 	if base == nil {
 		plain := http.DefaultTransport.(*http.Transport).Clone() // the limits of outbound stand before it
@@ -163,12 +182,13 @@ func newCore(t testing.TB, host string, via http.RoundTripper) *core {
 	policies, err := policy.Load(map[string][]byte{"payments.yaml": []byte(text.Replace(policyYAML))})
 	must(t, err)
 	c.public = writeKey(t, filepath.Join(dir, "release.key"))
+	c.x509 = writeCertified(t, dir)
 	conf, err := key.Load("keys.yaml", []byte(text.Replace(keysYAML)))
 	must(t, err)
 	ring, err := key.Open(t.Context(), conf, key.Options{})
 	must(t, err)
 	c.workflow, err = workflow.New(workflow.Options{
-		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{"cosign": cosign.New(reg)}, Registry: reg,
+		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{cosign.Name: cosign.New(reg), notation.Name: wrap(notation.New(reg))}, Registry: reg,
 		LogSigner: c.signer, CheckpointFile: filepath.Join(dir, "checkpoint"), CheckpointEvery: checkpointEvery,
 		Now: time.Now, Rand: rand.Reader, Log: log, Owner: "bench", Version: "bench", Workers: jobs, Steps: c.step,
 	})
@@ -221,7 +241,7 @@ func (c *core) sign(ctx context.Context, images ...signing.Artifact) (string, er
 	defer cancel()
 	id, n := c.identity, c.n.Add(1)
 	id.TokenID = fmt.Sprintf("%s-%d", id.TokenID, n)
-	r, err := c.workflow.Submit(ctx, id, c.origin, workflow.Submission{Policy: "release", Artifacts: append([]signing.Artifact(nil), images...), IdempotencyKey: fmt.Sprint("job-", n)})
+	r, err := c.workflow.Submit(ctx, id, c.origin, workflow.Submission{Policy: c.policy, Artifacts: append([]signing.Artifact(nil), images...), IdempotencyKey: fmt.Sprint("job-", n)})
 	for err == nil && !r.Request.State.Terminal() {
 		c.reads.Add(1)
 		r.Snapshot, err = c.workflow.Wait(ctx, r.Request.ID, r.Capability, r.Version(), requestLimit)

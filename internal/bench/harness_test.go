@@ -94,7 +94,7 @@ type host struct {
 func memory(t testing.TB) *host {
 	t.Helper()
 	h := &host{kind: "memory"}
-	next := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	next := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(true)) // as crane registry serve
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.requests.Add(1)
 		next.ServeHTTP(w, r)
