@@ -4,10 +4,10 @@
 //
 // A method holds no key and calls none: Prepare says what is to be signed, the
 // workflow asks the key, Assemble makes the envelope from the answer. A method
-// keeps no state between calls; everything a step needs comes from its
-// arguments, because the process that made the intent may not be the one that
-// publishes the envelope. The contract is tested for every method by package
-// methodtest.
+// keeps nothing between calls but answers that it gave (Memo): what a step needs
+// comes from its arguments, because the process that made the intent may not be
+// the one that publishes the envelope. The contract is tested for every method by
+// package methodtest.
 package method
 
 import (

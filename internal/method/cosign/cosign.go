@@ -65,7 +65,7 @@ const MaxPayload = 32 << 10
 // Method is the cosign method. It keeps no state but what it found right before.
 type Method struct {
 	registry *registry.Client
-	held     held
+	held     method.Memo[struct{}]
 }
 
 // New returns the method, reading and writing through reg.

@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
 	"maps"
 	"testing"
 
@@ -72,20 +71,5 @@ func TestSignatureThatWasHeldOnceIsHeldAnewForAnythingElse(t *testing.T) {
 				t.Errorf("%s: held", name)
 			}
 		}
-	}
-}
-
-func TestEndlessDataHeldSignaturesAreForgotten(t *testing.T) {
-	h := new(held)
-	id := func(n int) (out [sha256.Size]byte) {
-		binary.BigEndian.PutUint64(out[:], uint64(n))
-		return out
-	}
-	for n := range 3 * maxHeld {
-		h.learn(id(n))
-		h.learn(id(n))
-	}
-	if len(h.right) != maxHeld || len(h.order) != maxHeld || h.knows(id(0)) || !h.knows(id(3*maxHeld-1)) || !h.knows(id(2*maxHeld)) {
-		t.Errorf("%d remembered, %d in order", len(h.right), len(h.order))
 	}
 }

@@ -44,18 +44,12 @@ func (m *Method) Assemble(t method.Target, in signing.Intent, raw []byte) (signi
 // hold reports whether a payload is that of the target, and raw its signature
 // by the target's key.
 func (m *Method) hold(t method.Target, signed, raw []byte) error {
-	id, err := question(t, signed, raw)
+	id, err := t.Ask(signed, raw)
 	if err != nil {
 		return err
 	}
-	if m.held.knows(id) {
-		return nil
-	}
-	if err := m.holdAnew(t, signed, raw); err != nil {
-		return err
-	}
-	m.held.learn(id)
-	return nil
+	_, err = m.held.Ask(id, func() (struct{}, error) { return struct{}{}, m.holdAnew(t, signed, raw) })
+	return err
 }
 
 func (m *Method) holdAnew(t method.Target, signed, raw []byte) error {
