@@ -13,6 +13,7 @@ import (
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -33,6 +34,10 @@ func forms() map[string]form {
 		"bundle": {
 			policy: testenv.PolicySigning("- {method: cosign, key: release, formats: [bundle]}\n"), rule: referrerRule,
 			count: func(e *testenv.Env, a signing.Artifact) int { return e.Bundles(a) },
+		},
+		"notation": {
+			policy: testenv.PolicySigning(testenv.Notation), rule: referrerRule,
+			count: func(e *testenv.Env, a signing.Artifact) int { return e.Referrers(a, notation.ArtifactType) },
 		},
 	}
 }

@@ -1,6 +1,7 @@
 package workflow_test
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"regexp"
@@ -10,8 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
@@ -191,6 +197,7 @@ func TestOneProcessAtATimePublishesOnADigest(t *testing.T) {
 type faulty struct {
 	method.Attacher
 	artifact signing.Artifact // whose bytes are made, instead of the target's
+	name     string           // of the method; "" is cosign
 
 	mu   sync.Mutex
 	lost int // guarded by mu; this many publications are lost
@@ -214,31 +221,54 @@ func (f *faulty) Publish(ctx context.Context, target method.Target, e signing.En
 	return f.Attacher.Publish(ctx, target, e)
 }
 
+// described returns what the registry says of an image.
+func described(t *testing.T, a signing.Artifact) (string, int64) {
+	t.Helper()
+	ref, err := name.NewDigest(string(a.Repository)+"@"+string(a.Digest), name.Insecure)
+	ok(t, err)
+	d, err := remote.Head(ref)
+	ok(t, err)
+	return string(d.MediaType), d.Size
+}
+
 // withMethod starts a service whose method is f.
 func withMethod(e *testenv.Env, f *faulty) *testenv.Service {
 	s := e.Start(nil)
-	attacher, ok := s.Workflow.Methods["cosign"].(method.Attacher)
+	name := cmp.Or(f.name, cosign.Name)
+	attacher, ok := s.Workflow.Methods[name].(method.Attacher)
 	if !ok {
-		e.T.Fatal("cosign cannot attach")
+		e.T.Fatal(name + " cannot attach")
 	}
 	f.Attacher = attacher
 	changed := maps.Clone(s.Workflow.Methods)
-	changed["cosign"] = f
+	changed[name] = f
 	maps.Copy(s.Workflow.Methods, changed) // nothing was submitted yet: nobody reads it
 	return s
 }
 
 func TestBytesThatSayAnotherThanWasDecidedNeverReachTheKey(t *testing.T) {
 	world := testenv.NewWorld(t, true)
-	for what, change := range map[string]func(*signing.Artifact, signing.Artifact){
+	changes := map[string]func(*signing.Artifact, signing.Artifact){
 		"digest":     func(a *signing.Artifact, other signing.Artifact) { a.Digest = other.Digest },
 		"repository": func(a *signing.Artifact, _ signing.Artifact) { a.Repository += "-other" },
 		"tag":        func(a *signing.Artifact, _ signing.Artifact) { a.Tag = "v2" },
+		"media type": func(a *signing.Artifact, _ signing.Artifact) {
+			a.MediaType = "application/vnd.oci.image.manifest.v1+json"
+		},
+		"size": func(a *signing.Artifact, _ signing.Artifact) { a.Size++ },
+	}
+	for _, c := range [][3]string{
+		{cosign.Name, testenv.Cosign, "digest"}, {cosign.Name, testenv.Cosign, "repository"}, {cosign.Name, testenv.Cosign, "tag"},
+		{notation.Name, testenv.Notation, "digest"}, {notation.Name, testenv.Notation, "repository"}, {notation.Name, testenv.Notation, "tag"},
+		{notation.Name, testenv.Notation, "media type"}, {notation.Name, testenv.Notation, "size"},
 	} {
-		t.Run(what, func(t *testing.T) {
-			e := testenv.New(t, testenv.Options{World: world})
+		what, change := c[2], changes[c[2]]
+		t.Run(c[0]+"/"+what, func(t *testing.T) {
+			e := testenv.New(t, testenv.Options{World: world, Policy: testenv.PolicySigning(c[1])})
 			a, other := e.Image(t.Name()), e.Image(t.Name()+" other")
-			f := &faulty{artifact: a}
+			f := &faulty{artifact: a, name: c[0]}
+			// What facts learn of it, and the request has.
+			f.artifact.MediaType, f.artifact.Size = described(t, a)
 			change(&f.artifact, other)
 			s := withMethod(e, f)
 			r, capability := submit(t, s, "k", a)
