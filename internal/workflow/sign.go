@@ -201,6 +201,9 @@ func (d *drive) failAll(ctx context.Context, cause error) error {
 			if t.State != signing.Queued && t.State != signing.Prepared {
 				continue
 			}
+			if t.State == signing.Queued {
+				t.Intent = nil // captured and never kept: no event tells of it
+			}
 			t.Failure = signing.Public(cause)
 			if err := d.changeTask(tx, t, signing.TaskFailed, audit.Event{Kind: audit.TaskFailed, Attrs: audit.Failed(t)}); err != nil {
 				return err
