@@ -9,6 +9,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,5 +200,26 @@ func TestEveryByteOfAFileOnDiskCounts(t *testing.T) {
 			t.Errorf("byte %d of %d changed: exit code %d", i, len(raw), code)
 		}
 		raw[i] ^= 1
+	}
+}
+
+func TestEvidenceOfAnotherRequestIsNotTheAnswer(t *testing.T) {
+	e := testenv.New(t, testenv.Options{Checkpoint: 50 * time.Millisecond})
+	w := &auditWorld{t, e, e.Start(nil)}
+	one := w.ask("one", devworld.NewGitHubJob(), signing.Completed, e.Image("one"))
+	two := w.ask("two", devworld.NewGitHubJob(), signing.Completed, e.Image("two"))
+	liar := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		to, err := url.Parse(w.s.HTTP.URL)
+		w.check(err)
+		r.SetURL(to)
+		r.Out.URL.Path = strings.Replace(r.In.URL.Path, one, two, 1)
+	}})
+	defer liar.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	w.check(os.WriteFile(token, []byte(e.Person(signing.Auditor)), 0o600))
+	var errs strings.Builder
+	code := run([]string{"evidence", "--server", liar.URL, "--token-file", token, "--log-key", e.LogSigner().Verifier().String(), "-o", "-", one}, streams{nil, new(strings.Builder), &errs})
+	if code != exitVerified || !strings.Contains(errs.String(), "another request") {
+		t.Errorf("exit code %d: %s", code, errs.String())
 	}
 }

@@ -185,7 +185,9 @@ func (v *Verifier) OpenStatement(what string, raw []byte) (signing.Digest, error
 	if want, err := statement(what, v.Origin(), content); err != nil || want != n.Text {
 		return "", bad
 	}
-	if _, err := base64.StdEncoding.Strict().DecodeString(n.Sigs[0].Base64); err != nil {
+	// note.Open passes over what is there twice, and over lenient base64.
+	sig := n.Sigs[0]
+	if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil || string(raw) != n.Text+"\n— "+sig.Name+" "+sig.Base64+"\n" {
 		return "", bad
 	}
 	return content, nil

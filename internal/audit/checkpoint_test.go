@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -233,5 +234,48 @@ func TestGuardRefusesALogThatDoesNotContinueTheLastCheckpoint(t *testing.T) {
 	broken := func(context.Context, []audit.NodeID) ([][]byte, error) { return nil, fmt.Errorf("disk") }
 	if err := audit.Guard(ctx, at(l, 0), 300, l.root(), broken); err == nil {
 		t.Error("a log whose nodes cannot be read may be signed")
+	}
+}
+
+func TestStatementIsReadAsWhatItIsOnly(t *testing.T) {
+	s := newSigner(t, 1)
+	content := signing.DigestOf([]byte("content"))
+	raw, err := s.SignStatement("sealwright.dev/evidence/v1", content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Verifier().OpenStatement("sealwright.dev/evidence/v1", raw); err != nil || got != content {
+		t.Fatalf("%s, %v", got, err)
+	}
+	root, err := audit.Root(0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, err := s.SignCheckpoint(0, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := bytes.Cut(raw, []byte("\n\n"))
+	for what, bad := range map[string][]byte{
+		"a checkpoint": checkpoint, "nothing": nil, "no signature": append(text, '\n'), "a signature twice": append(bytes.Clone(raw), raw[bytes.LastIndexByte(raw[:len(raw)-1], '\n')+1:]...),
+		"another digest": bytes.Replace(raw, []byte(content.Hex()), []byte(signing.DigestOf(nil).Hex()), 1), "something huge": bytes.Repeat([]byte("x"), 1<<20),
+	} {
+		if _, err := s.Verifier().OpenStatement("sealwright.dev/evidence/v1", bad); !errors.Is(err, signing.Invalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := s.Verifier().OpenStatement("sealwright.dev/other/v1", raw); !errors.Is(err, signing.Invalid) {
+		t.Errorf("as another kind: %v", err)
+	}
+	if _, err := newSigner(t, 2).Verifier().OpenStatement("sealwright.dev/evidence/v1", raw); !errors.Is(err, signing.Invalid) {
+		t.Errorf("by another key: %v", err)
+	}
+	if _, err := audit.ParseCheckpoint(raw, s.Verifier()); err == nil {
+		t.Error("a statement is read as a checkpoint")
+	}
+	for _, what := range []string{"", "two\nlines"} {
+		if _, err := s.SignStatement(what, content); err == nil {
+			t.Errorf("%q was signed as a kind", what)
+		}
 	}
 }
