@@ -19,13 +19,16 @@ ARG BUSYBOX=docker.io/library/busybox:1.37-musl
 FROM ${GO} AS source
 WORKDIR /src
 COPY . .
+
+# Each stage names its arguments: not every builder hands them on.
+FROM source AS service
 ARG VERSION=devel
 ARG TARGETARCH
-
-FROM source AS service
 RUN make dist PROGRAMS=sealwrightd ARCHES=${TARGETARCH} VERSION=${VERSION} DIST=/out && mv /out/* /
 
 FROM source AS step
+ARG VERSION=devel
+ARG TARGETARCH
 RUN make dist PROGRAMS=sealwright-ci ARCHES=${TARGETARCH} VERSION=${VERSION} DIST=/out && mv /out/* /
 
 FROM scratch AS server
