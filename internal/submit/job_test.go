@@ -65,7 +65,7 @@ func (j *job) log() string {
 
 // RoundTrip carries the calls of the process.
 func (j *job) RoundTrip(r *http.Request) (*http.Response, error) {
-	var base http.RoundTripper = http.DefaultTransport
+	base := http.DefaultTransport
 	if j.faults != nil {
 		base = j.faults.Transport(base, func(r *http.Request) string {
 			if strings.HasPrefix(r.URL.Path, "/v1/") {
