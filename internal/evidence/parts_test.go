@@ -143,3 +143,27 @@ func TestEventsStandInTheOrderOfTheLog(t *testing.T) {
 	}
 	refused(t, "two events in another order", two.resigned(t, content), two.options())
 }
+
+func TestRequestIsGivenOnlyToLaterAttemptsOfItsRun(t *testing.T) {
+	s := signed(t)
+	attached := func(name, value string) []byte {
+		e := s.content(t)
+		logged(t, s.signer, e, func(events []audit.Event) []audit.Event {
+			ev := events[len(events)-1]
+			ev.Kind, ev.Attrs = audit.RequestAttached, map[string]string{}
+			audit.Origin(ev.Attrs, e.Request.Identity, e.Request.Origin)
+			ev.Attrs["attempt"] = "2"
+			if name != "" {
+				ev.Attrs[name] = value
+			}
+			return append(events, ev)
+		})
+		return s.resigned(t, e)
+	}
+	if _, err := evidence.Verify(attached("", ""), s.options()); err != nil {
+		t.Errorf("a second attempt: %v", err)
+	}
+	for name, value := range map[string]string{"run": "1", "source_id": "666", "commit": "7dcb09b5b57875f334f61aebed695e2e4193db5e", "issuer": "https://other.example", "forge": "other.example"} {
+		refused(t, "another "+name, attached(name, value), s.options())
+	}
+}

@@ -85,6 +85,9 @@ func (l *life) requestEvent(i int, ev audit.Event) error {
 			return err
 		}
 		return agree(ev, map[string]string{"basis": string(r.Decision.BasisDigest)}, "basis")
+	case audit.RequestAttached:
+		// Of another attempt, in whatever state the Request is.
+		return sameRun(ev, audit.Submitted(r))
 	case audit.CancelRequested:
 		l.cancel = true
 		if l.state != signing.Signing {
@@ -100,6 +103,17 @@ func (l *life) requestEvent(i int, ev audit.Event) error {
 		return unknown(ev)
 	}
 	return l.over(i, ev, to)
+}
+
+// sameRun reports whether a later attempt that got the Request is of the run, the
+// repository and the commit that asked for it.
+func sameRun(ev audit.Event, submitted map[string]string) error {
+	for _, name := range []string{"issuer", "forge", "source_id", "run", "commit"} {
+		if ev.Attrs[name] == "" || ev.Attrs[name] != submitted[name] {
+			return refuse("a request was given to another run", name+" "+submitted[name], ev.Attrs[name])
+		}
+	}
+	return nil
 }
 
 func unknown(ev audit.Event) error {
