@@ -62,6 +62,7 @@ func newProcess(t testing.TB, hosts ...*host) *process {
 	dir, server, program := t.TempDir(), freeAddress(t), tool(t, "SEALWRIGHTD")
 	p.url = "http://" + server
 	p.public = writeKey(t, filepath.Join(dir, "release.key"))
+	writeCertified(t, dir)
 	run(t, nil, program, "keys", "new", "--type", "log", "--log-name", "bench/log", "--out", filepath.Join(dir, "log.key"))
 	run(t, nil, program, "keys", "new", "--type", "state-secret", "--out", filepath.Join(dir, "state.secret"))
 	var names, rows []string

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,47 +86,17 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// maxRatio is how much longer a decision may take with a hundred times as many
-// repositories.
-const maxRatio = 1.5
-
-// TestDecisionTakesAsLongWith1200RepositoriesAsWith12: the median of many, the two
-// taken in turn so that both meet the same machine.
-func TestDecisionTakesAsLongWith1200RepositoriesAsWith12(t *testing.T) {
-	small, large := decides(t, 12), decides(t, 1200)
-	p50 := func(d []time.Duration) float64 {
-		slices.Sort(d)
-		return float64(d[len(d)/2])
-	}
-	for range 3 { // a busy machine may spoil a round
-		var took [2][]time.Duration
-		for i := range 4000 {
-			took[0], took[1] = append(took[0], small(i)), append(took[1], large(i))
-		}
-		few, many := p50(took[0]), p50(took[1])
-		t.Logf("p50 of a decision: %.1f us with 12 repositories, %.1f us with 1200, %.2f times", few/1e3, many/1e3, many/few)
-		if many <= maxRatio*few {
-			return
-		}
-	}
-	t.Errorf("more than %.1f times as long", maxRatio)
-}
-
-// TestOverlapsOfManyProjectsAreFoundInTime: the search is not quadratic in names
-// that begin alike.
-func TestOverlapsOfManyProjectsAreFoundInTime(t *testing.T) {
+// TestOverlapsOfManyProjectsAreFound ends because the search is not quadratic in
+// names that begin alike.
+func TestOverlapsOfManyProjectsAreFound(t *testing.T) {
 	files := map[string][]byte{}
 	for i := range 3000 {
 		// Each name is the beginning of the next: the worst order for a search.
 		name := "registry.acme.dev/" + strings.Repeat("a", i%200+1) + fmt.Sprintf("/%d", i/200)
 		files[fmt.Sprintf("%d.yaml", i)] = fmt.Appendf(nil, "apiVersion: sealwright.dev/v1\nproject: p%d\nrepositories:\n  - {forge: github.com, name: acme/r%d, id: \"%d\", images: [%q]}\npolicies:\n  r: {origin: {refs: [a], github: {events: [push]}}, sign: [{method: cosign, key: k}]}\n", i, i, i+1, name)
 	}
-	started := time.Now()
 	if _, err := Load(files); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(started); took > 30*time.Second {
-		t.Errorf("took %s", took)
 	}
 	files["x.yaml"] = []byte("apiVersion: sealwright.dev/v1\nproject: x\nrepositories:\n  - {forge: github.com, name: acme/x, id: \"9999\", images: [\"registry.acme.dev/aaa/*\"]}\npolicies:\n  r: {origin: {refs: [a], github: {events: [push]}}, sign: [{method: cosign, key: k}]}\n")
 	if _, err := Load(files); err == nil || !strings.Contains(err.Error(), "registry.acme.dev/aaa/") {
