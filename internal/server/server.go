@@ -28,8 +28,8 @@ const (
 	// MaxHeader bounds a request's header: one token of at most 16 KiB and what
 	// proxies add.
 	MaxHeader = 32 << 10
-	// readTimeout bounds reading a request, header and body: the largest body
-	// is half a megabyte.
+	// readTimeout bounds reading a request, header and body: the largest body is a
+	// manifest of 4 MiB.
 	readTimeout = 15 * time.Second
 	// writeTimeout must outlast the longest long poll.
 	writeTimeout = api.MaxWait + 15*time.Second
