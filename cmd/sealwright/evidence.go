@@ -279,7 +279,7 @@ func printOrigin(w io.Writer, q signing.Request) {
 		fmt.Fprintln(w, "approved     by nobody: the policy did not ask for it")
 	}
 	for _, a := range q.Approvals {
-		fmt.Fprintf(w, "approved     by %s via %s, %s\n", printable(a.By), printable(a.Via), a.At.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w, "approved     by %s via %s, %s\n", printable(a.Person), printable(a.Via), a.At.UTC().Format(time.RFC3339))
 	}
 }
 

@@ -71,6 +71,12 @@ type Basis struct {
 	Children []Artifact `json:"children,omitempty"`
 	Steps    []Step     `json:"steps"`
 	Origin   Origin     `json:"origin"`
+	// RepositoryPolicy is the digest of the repository's own .sealwright/policy.yml
+	// that was evaluated as well; empty where there is none.
+	RepositoryPolicy Digest `json:"repositoryPolicy,omitempty"`
+	// Source is the Request whose artifacts are signed anew, for a person's
+	// Request; empty for a job's.
+	Source string `json:"source,omitempty"`
 }
 
 // MaxTasks bounds the Tasks of one Request, which are in memory together and
@@ -139,13 +145,18 @@ type Decision struct {
 	Basis        Basis         `json:"basis"`
 	BasisDigest  Digest        `json:"basisDigest"`
 	Observations []Observation `json:"observations,omitempty"`
-	At           time.Time     `json:"at"`
+	// Approvals is what people must consent to, nil where the policy asks nobody.
+	Approvals *ApprovalRule `json:"approvals,omitempty"`
+	// Excluded are those who may not approve, as found when it was decided.
+	Excluded []Exclusion `json:"excluded,omitempty"`
+	// Shadow is what policies in log mode would have said, by name. It decides nothing.
+	Shadow []Shadow  `json:"shadow,omitempty"`
+	At     time.Time `json:"at"`
 }
 
-// Approval is a person's consent to one basis.
-type Approval struct {
-	By          string    `json:"by"`
-	Via         string    `json:"via"`
-	At          time.Time `json:"at"`
-	BasisDigest Digest    `json:"basisDigest"`
+// Shadow is the outcome of a policy that only records what it would have said.
+type Shadow struct {
+	Policy  string `json:"policy"`
+	Effect  Effect `json:"effect"`
+	Reasons Reason `json:"reasons"`
 }

@@ -162,6 +162,18 @@ type Facts struct {
 	Images   []Image   `json:"images"`
 	Policy   string    `json:"policy"` // the signing policy that the job asked for, "release"
 	Now      time.Time `json:"now"`
+	// Forge is what the forge answered; nil where no rule asked it.
+	Forge *ForgeFacts `json:"forge,omitempty"`
+	// Source describes the Request that a person asks to sign again, nil for a job's.
+	Source *SourceRequest `json:"source,omitempty"`
+}
+
+// SourceRequest is the recorded Request whose artifacts a person submits again.
+type SourceRequest struct {
+	ID     string       `json:"id"`
+	Policy string       `json:"policy"`
+	State  RequestState `json:"state"`
+	Ended  time.Time    `json:"ended"`
 }
 
 // Artifacts returns the artifacts of the images, in order, as they are decided

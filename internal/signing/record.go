@@ -13,7 +13,7 @@ import (
 // SubmissionDigest returns the digest of everything that is fixed when a Request
 // is submitted.
 func (r Request) SubmissionDigest() Digest {
-	r.State, r.Version, r.Project, r.Decision, r.Approvals = "", 0, "", nil, nil
+	r.State, r.Version, r.Project, r.Decision, r.Approvals, r.Asking, r.Reports = "", 0, "", nil, nil, nil, nil
 	r.CancelRequested, r.Failure, r.Ended = false, nil, time.Time{}
 	return encodedDigest(r)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Request is one submission: artifacts to be signed under one signing policy.
-// Everything but State, Version, Decision, Approvals, Failure and Ended is
+// Everything but State, Version, Decision, Approvals, Asking, Reports, Failure and Ended is
 // fixed when it is submitted.
 type Request struct {
 	ID      string       `json:"id"`
@@ -36,12 +36,24 @@ type Request struct {
 	Deadline       time.Time  `json:"deadline"`
 
 	Decision  *Decision  `json:"decision,omitempty"`
-	Approvals []Approval `json:"approvals,omitempty"`
+	Approvals []Approval `json:"approvals,omitempty"` // and denials, in the order they came
+	Asking    *Asking    `json:"asking,omitempty"`    // nil before people were asked
+	Reports   *Reports   `json:"reports,omitempty"`   // what was reported to the forge
+	// Source is the id of the Request that a person submitted again; empty for a job's.
+	Source string `json:"source,omitempty"`
 	// CancelRequested is set when a run asks to cancel while Tasks are being
 	// worked on: no key is used for this Request any more.
 	CancelRequested bool      `json:"cancelRequested,omitempty"`
 	Failure         *Error    `json:"failure,omitempty"` // why it ended denied, failed, canceled or expired
 	Ended           time.Time `json:"ended,omitzero"`
+}
+
+// Reports holds the ids of what the service wrote on the forge about a Request,
+// so that it is edited and not written again.
+type Reports struct {
+	CheckRun string `json:"checkRun,omitempty"`
+	Comment  string `json:"comment,omitempty"` // of a report; Asking has that of the question
+	Status   Digest `json:"status,omitempty"`  // of what was last reported: equal is not sent again
 }
 
 // Publisher says who writes the signatures of a Request to the registry.
