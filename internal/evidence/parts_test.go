@@ -59,7 +59,9 @@ func TestPartsOfEvidenceAreHeldAgainstEachOther(t *testing.T) {
 			e.Request.Artifacts = append(e.Request.Artifacts, signing.Artifact{Repository: "registry.example/app", Digest: signing.DigestOf(nil)})
 		},
 		"another step than was decided": func(e *evidence.Evidence) { e.Tasks[0].Step.Recursive = true },
-		"an approval without an event":  func(e *evidence.Evidence) { e.Request.Approvals = []signing.Approval{{By: signing.Account{Forge: "github.com", ID: "1"}, Person: "github.com:1"}} },
+		"an approval without an event": func(e *evidence.Evidence) {
+			e.Request.Approvals = []signing.Approval{{By: signing.Account{Forge: "github.com", ID: "1"}, Person: "github.com:1"}}
+		},
 	} {
 		e := s.content(t)
 		change(e)

@@ -68,12 +68,15 @@ type Options struct {
 	// Base carries the requests. Nil is a transport of our own with RootCAs;
 	// tests put theirs here, and every rule of this package still holds.
 	Base http.RoundTripper
+	// PassThrottled returns an answer 429 as it came, for callers who read the
+	// limits of their server from it.
+	PassThrottled bool
 	// Now is the clock that dates in Retry-After are held against.
 	Now func() time.Time
 }
 
 // NewTransport returns a RoundTripper that keeps the rules of this package. An
-// answer 429, and an answer 503 with Retry-After, is returned as an error with
+// answer 429 (unless PassThrottled), and an answer 503 with Retry-After, is returned as an error with
 // RetryAfter; every other answer is returned as it came.
 func NewTransport(o Options) http.RoundTripper {
 	if o.Timeout <= 0 {
@@ -175,7 +178,7 @@ func (t *transport) refused(req *http.Request, resp *http.Response) error {
 	host := req.URL.Host
 	after, has := RetryAfter(resp.Header, t.Now())
 	switch {
-	case resp.StatusCode == http.StatusTooManyRequests:
+	case resp.StatusCode == http.StatusTooManyRequests && !t.PassThrottled:
 		return &signing.Error{Code: signing.RateLimited, Message: host + " is throttling this service", Found: "HTTP 429", Fix: "wait, or use an account with a higher limit", RetryAfter: after}
 	case resp.StatusCode == http.StatusServiceUnavailable && has:
 		return &signing.Error{Code: signing.Unavailable, Message: host + " is not available at the moment", Found: "HTTP 503", RetryAfter: after}
