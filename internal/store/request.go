@@ -108,30 +108,63 @@ func (tx *Tx) sealRequest(r *signing.Request) (doc string, sum seal, err error) 
 	return string(raw), tx.seal.seal(requestDomain, r.ID, r.ID, string(r.State), strconv.FormatInt(r.Version, 10), string(raw)), nil
 }
 
+// requestColumns is the order in which openRequest scans.
+const requestColumns = "SELECT id, state, version, deadline, document, mac_key, mac, project FROM requests"
+
 // Request returns the Request with this id, or NotFound.
 func (tx *Tx) Request(id string) (*signing.Request, error) {
-	if err := tx.flush(); err != nil {
-		return nil, err
-	}
-	var rowID, state, doc, project string
-	var version, deadline int64
-	var sum seal
-	found, err := tx.row([]any{&rowID, &state, &version, &deadline, &doc, &sum.key, &sum.mac, &project}, "SELECT id, state, version, deadline, document, mac_key, mac, project FROM requests WHERE id = ?", id)
+	found, err := tx.requests(requestColumns+" WHERE id = ?", id)
 	if err != nil {
 		return nil, err
 	}
-	if !found {
+	if len(found) == 0 {
 		return nil, &signing.Error{Code: signing.NotFound, Message: "no such request", Found: fmt.Sprintf("%.40q", id)}
 	}
+	if found[0].ID != id {
+		return nil, Tampered("requests", fmt.Sprintf("request %.40s", id), "columns that disagree with the document")
+	}
+	return found[0], nil
+}
+
+// Requests returns the Requests with these ids, those that are there, in the order
+// of their ids.
+func (tx *Tx) Requests(ids []string) ([]*signing.Request, error) {
+	raw, err := json.Marshal(ids)
+	if err != nil {
+		return nil, fmt.Errorf("encoding ids: %w", err)
+	}
+	return tx.requests(requestColumns+" WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", string(raw))
+}
+
+func (tx *Tx) requests(query string, args ...any) ([]*signing.Request, error) {
+	if err := tx.flush(); err != nil {
+		return nil, err
+	}
+	var out []*signing.Request
+	err := tx.rows(func(scan func(...any) error) error {
+		r, err := tx.openRequest(scan)
+		out = append(out, r)
+		return err
+	}, query, args...)
+	return out, err
+}
+
+func (tx *Tx) openRequest(scan func(...any) error) (*signing.Request, error) {
+	var id, state, doc, project string
+	var version, deadline int64
+	var sum seal
+	if err := scan(&id, &state, &version, &deadline, &doc, &sum.key, &sum.mac, &project); err != nil {
+		return nil, dbError("reading request", err)
+	}
 	what := fmt.Sprintf("request %.40s", id)
-	if err := tx.seal.verify(what, sum, requestDomain, rowID, rowID, state, strconv.FormatInt(version, 10), doc); err != nil {
+	if err := tx.seal.verify(what, sum, requestDomain, id, id, state, strconv.FormatInt(version, 10), doc); err != nil {
 		return nil, err
 	}
 	r := new(signing.Request)
 	if err := json.Unmarshal([]byte(doc), r); err != nil {
 		return nil, fmt.Errorf("decoding request %s: %w", id, err)
 	}
-	if rowID != id || r.ID != id || string(r.State) != state || r.Version != version || nanos(r.Deadline) != deadline || r.Project != project {
+	if r.ID != id || string(r.State) != state || r.Version != version || nanos(r.Deadline) != deadline || r.Project != project {
 		return nil, Tampered("requests", what, "columns that disagree with the document")
 	}
 	return r, nil

@@ -32,6 +32,8 @@ const (
 	generationDomain  = "sealwright generation v1"
 	eventDomain       = "sealwright event v1"
 	headDomain        = "sealwright log head v1"
+	deliveryDomain    = "sealwright delivery v1"
+	reportsDomain     = "sealwright reports v1"
 )
 
 // sealer makes and verifies the HMACs of rows.
@@ -141,6 +143,10 @@ func tableOf(domain string) string {
 		return "generation"
 	case eventDomain:
 		return "events"
+	case deliveryDomain:
+		return "deliveries"
+	case reportsDomain:
+		return "reports"
 	default:
 		return "log_head"
 	}
