@@ -208,6 +208,8 @@ type Request struct {
 	Artifacts       []Artifact           `json:"artifacts"`
 	Origin          Origin               `json:"origin"`
 	Decision        *Decision            `json:"decision,omitempty"`
+	Approval        *Approval            `json:"approval,omitempty"`
+	Source          string               `json:"source,omitempty"` // the request that a person submitted again
 	Tasks           []Task               `json:"tasks"`
 	CancelRequested bool                 `json:"cancelRequested,omitempty"`
 	Failure         *Failure             `json:"failure,omitempty"`

@@ -39,8 +39,9 @@ func (d *Delivery) fields() []string {
 	return []string{d.Forge, string(d.Key), strconv.FormatInt(nanos(d.Received), 10), strconv.FormatInt(nanos(d.Done), 10), d.Name, d.ID, string(d.Body)}
 }
 
-// InsertDelivery stores a delivery and reports whether it is new: what was stored
-// under its key before, dealt with or not, stays as it is.
+// InsertDelivery stores a delivery, received now, and reports whether it is new:
+// what was stored under its key before, dealt with or not, stays as it is. One
+// without a body was dealt with.
 func (tx *Tx) InsertDelivery(d *Delivery) (bool, error) {
 	if d.Forge == "" || d.Key.Validate() != nil || d.Name == "" || len(d.Name)+len(d.ID) > maxDeliveryName || len(d.Body) > MaxDelivery {
 		return false, fmt.Errorf("inserting a delivery of %.80q: forge, key and name are needed, within their bounds", d.Forge)
@@ -53,6 +54,10 @@ func (tx *Tx) InsertDelivery(d *Delivery) (bool, error) {
 	sum := tx.seal.seal(deliveryDomain, row.fields()...)
 	n, err := tx.exec("INSERT INTO deliveries (forge, key, received, done, name, guid, body, mac_key, mac) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
 		row.Forge, string(row.Key), nanos(row.Received), nanos(row.Done), row.Name, row.ID, row.Body, sum.key, sum.mac)
+	if err == nil && n == 1 {
+		set(tx, &d.Received, row.Received)
+		set(tx, &d.Done, row.Done)
+	}
 	return n == 1, err
 }
 

@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/policy"
@@ -93,6 +94,13 @@ type Options struct {
 	Workers int
 	Lease   time.Duration
 	Poll    time.Duration
+	// Forges are the configured forges by host. ForgePoll says how often each is
+	// read for comments whose delivery never came; 0 is DefaultForgePoll.
+	Forges    map[string]forge.Forge
+	ForgePoll map[string]time.Duration
+	// Heard, where set, is told of each delivery and command what became of it: a
+	// word of Heard's constants. The host is a configured one, or empty.
+	Heard func(host, outcome string)
 	// Steps, where set, is told how long each step of the cycle took.
 	Steps func(step string, took time.Duration)
 }
@@ -107,6 +115,7 @@ type Workflow struct {
 	wake          chan struct{}                 // capacity 1: a job may be due
 	full          atomic.Bool                   // due jobs may wait for a slot: who gives one back wakes the dispatcher
 	drives        sync.WaitGroup
+	hooks         *crew // deals with webhook deliveries
 
 	mu         sync.Mutex
 	living     map[string]*live  // guarded by mu; Requests that are worked on or waited for
@@ -141,17 +150,22 @@ func New(o Options) (*Workflow, error) {
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = 2 * time.Second
 	}
+	if o.Heard == nil {
+		o.Heard = func(string, string) {}
+	}
 	if o.Steps == nil {
 		o.Steps = func(string, time.Duration) {}
 	}
-	return &Workflow{
+	w := &Workflow{
 		Options: o,
 		slots:   make(chan struct{}, o.Workers),
 		wake:    make(chan struct{}, 1),
 		living:  map[string]*live{},
 		digests: map[string]*queue{},
 		alarmed: map[string]bool{},
-	}, nil
+	}
+	w.hooks = newCrew(w, jobDelivery, deliveryWorkers, w.loadDeliveries)
+	return w, nil
 }
 
 // Run drives Requests until ctx ends, then waits for what is in hand. Load must
