@@ -38,6 +38,8 @@ Usage:
   sealwright audit verify [flags] DIR   verify an export of the audit log
   sealwright audit show [flags] DIR     print the entries of an export
   sealwright policy COMMAND             check, test and explain signing policies
+  sealwright login                      log in, for the commands below
+  sealwright logout                     forget the login
   sealwright requests [flags]           list requests
   sealwright status ID                  show a request, and why it was decided so
   sealwright cancel ID                  cancel a request
@@ -81,6 +83,10 @@ func run(args []string, s streams) int {
 		return runEvidence(args[1:], s)
 	case "policy":
 		return runPolicy(args[1:], s)
+	case "login":
+		return runLogin(args[1:], s)
+	case "logout":
+		return runLogout(args[1:], s)
 	case "requests":
 		return runRequests(args[1:], s)
 	case "status":

@@ -28,7 +28,8 @@ const (
 
 const onlineUsage = `  --server URL        address of the service (or SEALWRIGHT_SERVER)
   --token-file FILE   file with your ID token from the identity provider, "-" is
-                      standard input (or SEALWRIGHT_TOKEN_FILE)
+                      standard input (or SEALWRIGHT_TOKEN_FILE); by default the
+                      token of "sealwright login"
   --ca-file FILE      PEM file with further CAs that the service's TLS may use
 `
 
@@ -55,35 +56,48 @@ func (o online) client() (*api.Client, error) {
 		return nil, &signing.Error{Code: signing.Invalid, Message: "no server", Expected: "--server URL", Found: "neither the flag nor SEALWRIGHT_SERVER", Fix: "give the address that your CI jobs use"}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if *o.caFile != "" {
-		f, err := os.Open(*o.caFile)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }() // read only
-		pem, err := io.ReadAll(io.LimitReader(f, maxCA))
-		if err != nil {
-			return nil, err
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "--ca-file cannot be used", Expected: "a PEM file with CA certificates", Found: "no certificate in it"}
-		}
+	pool, err := o.roots()
+	if err != nil {
+		return nil, err
+	}
+	if pool != nil {
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
 	return api.NewClient(api.ClientOptions{Server: *o.server, UserAgent: "sealwright", Transport: transport})
 }
 
+// roots returns the CAs that TLS may use: the system's and those of --ca-file, or
+// nil without that flag.
+func (o online) roots() (*x509.CertPool, error) {
+	if *o.caFile == "" {
+		return nil, nil
+	}
+	f, err := os.Open(*o.caFile)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // read only
+	pem, err := io.ReadAll(io.LimitReader(f, maxCA))
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "--ca-file cannot be used", Expected: "a PEM file with CA certificates", Found: "no certificate in it"}
+	}
+	return pool, nil
+}
+
 // token reads the token, which never is an argument: those are for all to see.
 func (o online) token(in io.Reader) (string, error) {
 	refuse := func(found string) error {
-		return &signing.Error{Code: signing.Invalid, Message: "no token", Expected: "--token-file FILE with an ID token and nothing else", Found: found, Fix: "log in at your identity provider and save the ID token to a file of your own"}
+		return &signing.Error{Code: signing.Invalid, Message: "no token", Expected: "--token-file FILE with an ID token and nothing else", Found: found, Fix: "run `sealwright login`, or save an ID token of your identity provider to a file of your own"}
 	}
 	if *o.tokenFile == "" {
-		return "", refuse("neither the flag nor SEALWRIGHT_TOKEN_FILE")
+		return keptToken(*o.server, time.Now())
 	}
 	if *o.tokenFile != "-" {
 		f, err := os.Open(*o.tokenFile)

@@ -52,6 +52,7 @@ func commands() []command {
 		{"dev job", "be a GitHub Actions job: prints its environment", cmdDevControl("job", "POST", "/dev/job/github", "what differs from a push to main, as in {\"ref\":\"refs/heads/feature\"}")},
 		{"dev gitlab-job", "be a GitLab job: prints its environment", cmdDevControl("gitlab-job", "POST", "/dev/job/gitlab?audience={server}", "what differs from a push to main, as in {\"ref\":\"refs/heads/feature\"}")},
 		{"dev person", "be a person: prints an ID token for `sealwright --token-file`", cmdDevControl("person", "POST", "/dev/person?audience={server}/people", "what differs from ann, an auditor, as in {\"groups\":[\"admins\"]}")},
+		{"dev login", "enter the code that `sealwright login` shows", cmdDevControl("login", "POST", "/dev/login", "as in {\"user_code\":\"BCDF-GHJK\",\"person\":{\"groups\":[\"admins\"]}}")},
 		{"dev hold", "hold requests to the registry", cmdDevControl("hold", "POST", "/dev/hold", "what to hold, as in {\"method\":\"PUT\",\"path\":\"[.]sig$\"}")},
 		{"dev held", "wait until a request is held", cmdDevControl("held", "GET", "/dev/held/{id}?wait=30s", "unused")},
 		{"dev release", "release what is held", cmdDevControl("release", "POST", "/dev/release/{id}?drop=true", "unused")},

@@ -31,6 +31,7 @@ const (
 //	POST /dev/job/gitlab  body: GitLabJob over NewGitLabJob;
 //	     ?audience=&variable=SEALWRIGHT_ID_TOKEN                  -> NAME='value' lines
 //	POST /dev/person      body: Person over NewPerson; ?audience=  -> an ID token
+//	POST /dev/login       body: {user_code, refuse, person: Person over NewPerson}
 //	POST /dev/image       body: ImageSpec                         -> REPOSITORY@DIGEST
 //	POST /dev/hold        body: {method, path, after, skip}       -> id
 //	GET  /dev/held/{id}?wait=30s  200 when a request is held, 504 if none comes
@@ -40,6 +41,7 @@ func (w *World) control(mux *http.ServeMux) {
 		"POST /dev/job/github":   w.devGitHubJob,
 		"POST /dev/job/gitlab":   w.devGitLabJob,
 		"POST /dev/person":       w.devPerson,
+		"POST /dev/login":        w.devLogin,
 		"POST /dev/image":        w.devImage,
 		"POST /dev/hold":         w.devHold,
 		"GET /dev/held/{id}":     w.devHeld,

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,8 +27,8 @@ type signingKey struct {
 	private *rsa.PrivateKey
 }
 
-// Issuer is an OIDC issuer for CI tokens: discovery, a key set, and GitHub's
-// token endpoint. It signs with RS256. It is safe for concurrent use.
+// Issuer is an OIDC issuer for CI tokens and persons: discovery, a key set,
+// GitHub's token endpoint, and the device flow. It signs with RS256. It is safe for concurrent use.
 type Issuer struct {
 	url string
 	now func() time.Time
@@ -36,6 +37,8 @@ type Issuer struct {
 	key   *signingKey
 	known []jose.JSONWebKey      // published, newest first
 	jobs  map[string]requestable // by hash of the request token
+	// devices are the programs that wait for somebody to log in, by device code.
+	devices map[string]*device
 }
 
 type requestable struct {
@@ -46,7 +49,7 @@ type requestable struct {
 // NewIssuer returns an issuer that calls itself issuerURL (which may have a path;
 // it serves below it) and has one key.
 func NewIssuer(issuerURL string, now func() time.Time) (*Issuer, error) {
-	i := &Issuer{url: issuerURL, now: now, jobs: map[string]requestable{}}
+	i := &Issuer{url: issuerURL, now: now, jobs: map[string]requestable{}, devices: map[string]*device{}}
 	if err := i.Rotate(false); err != nil {
 		return nil, err
 	}
@@ -148,11 +151,16 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok:
 		http.NotFound(w, r)
+	case path == "/device/code":
+		i.serveDevice(w, r)
+	case path == "/token":
+		i.serveDeviceToken(w, r)
 	case r.Method != http.MethodGet:
 		http.Error(w, "GET only", http.StatusMethodNotAllowed)
 	case path == "/.well-known/openid-configuration":
 		writeJSON(w, map[string]any{
 			"issuer": i.url, "jwks_uri": i.url + "/.well-known/jwks",
+			"device_authorization_endpoint": i.url + "/device/code", "token_endpoint": i.url + "/token", "grant_types_supported": []string{deviceGrant},
 			"subject_types_supported": []string{"public", "pairwise"}, "response_types_supported": []string{"id_token"},
 			"id_token_signing_alg_values_supported": []string{"RS256"}, "scopes_supported": []string{"openid"},
 		})
@@ -164,6 +172,8 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(b) // a client that hangs up loses its answer
+	case path == "/device":
+		_, _ = io.WriteString(w, "This identity provider has no page to log in on: enter the code with `sealwrightd dev login`.\n") // as above
 	case strings.HasPrefix(path, "/idtoken/"):
 		i.serveToken(w, r, path)
 	default:

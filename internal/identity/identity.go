@@ -62,6 +62,7 @@ type issuer struct {
 	provider string
 	role     signing.Role
 	roles    []RoleRule // of people
+	scopes   []string   // likewise
 	maxAge   time.Duration
 	perJob   bool
 	row      *row
@@ -101,7 +102,7 @@ func New(_ context.Context, issuers []Issuer, o Options) (*Verifier, error) {
 			return nil, fmt.Errorf("issuer %s: %w", c.Issuer, err)
 		}
 		v.issuers[c.Issuer] = &issuer{
-			url: c.Issuer, audience: c.Audience, besides: c.AudienceException, provider: c.Provider, role: c.Role, roles: c.Roles,
+			url: c.Issuer, audience: c.Audience, besides: c.AudienceException, provider: c.Provider, role: c.Role, roles: c.Roles, scopes: c.Scopes,
 			maxAge: time.Duration(c.MaxAge), perJob: c.TokenPer == TokenPerJob, row: r, keys: keys,
 		}
 	}

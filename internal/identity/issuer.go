@@ -56,6 +56,9 @@ type Issuer struct {
 	Role              signing.Role `yaml:"role"` // "ci" (default) or "people"
 	// Roles says which persons have which roles, with role "people" only.
 	Roles []RoleRule `yaml:"roles"`
+	// Scopes are what `sealwright login` asks for besides openid, so that the
+	// token has the claims of Roles; with role "people" only.
+	Scopes []string `yaml:"scopes"`
 	// Forge is the host of the forge, and so part of every repository's name in
 	// policies. Most rows know it, or take it from the issuer.
 	Forge string `yaml:"forge"`

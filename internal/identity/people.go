@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -17,7 +18,12 @@ const (
 	// maxGroups bounds the list of one claim: identity providers cut theirs at
 	// some 200, and a token of MaxToken bytes cannot hold many more.
 	maxGroups = 2048
+	// maxScopes is more than any identity provider needs for its groups.
+	maxScopes = 16
 )
+
+// reScope is scope-token of RFC 6749, 3.3, within reason.
+var reScope = regexp.MustCompile(`^[!#-\[\]-~]{1,128}$`)
 
 // RoleRule gives a role to the persons in whose token a claim has one of the
 // values, or lists one. Values are compared exactly: no case, no pattern, no
@@ -36,6 +42,9 @@ func (c Issuer) checkPeople(at string, ps *config.Problems) {
 		if len(c.Roles) > 0 {
 			ps.Add(at+"roles", "are for an issuer of role people; a job has no role but ci")
 		}
+		if len(c.Scopes) > 0 {
+			ps.Add(at+"scopes", "are for an issuer of role people; a job does not log in")
+		}
 		return
 	}
 	if len(c.Claims) > 0 || len(c.Optional) > 0 {
@@ -50,6 +59,35 @@ func (c Issuer) checkPeople(at string, ps *config.Problems) {
 	for i, r := range c.Roles {
 		r.check(config.Index(at+"roles", i)+".", ps)
 	}
+	if len(c.Scopes) > maxScopes {
+		ps.Add(at+"scopes", "has %d; at most %d", len(c.Scopes), maxScopes)
+	}
+	for i, s := range c.Scopes {
+		switch {
+		case !reScope.MatchString(s):
+			ps.Add(config.Index(at+"scopes", i), "must be a scope, as in groups")
+		case s == "offline_access":
+			ps.Add(config.Index(at+"scopes", i), "would give programs a token that outlives the person's session; leave it away")
+		}
+	}
+}
+
+// Login is where the persons of an issuer log in.
+type Login struct {
+	Issuer, Audience string
+	Scopes           []string
+}
+
+// Logins returns the issuers of persons, sorted.
+func (v *Verifier) Logins() []Login {
+	out := []Login{}
+	for _, is := range v.issuers {
+		if is.role == signing.RolePeople {
+			out = append(out, Login{Issuer: is.url, Audience: is.audience, Scopes: is.scopes})
+		}
+	}
+	slices.SortFunc(out, func(a, b Login) int { return strings.Compare(a.Issuer, b.Issuer) })
+	return out
 }
 
 func (r RoleRule) check(at string, ps *config.Problems) {

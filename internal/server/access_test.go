@@ -32,6 +32,7 @@ var letsIn = map[string][]string{
 	"GET /v1/requests/:id/envelopes":       {"capability"},
 	"POST /v1/requests/:id/lease":          {"capability"},
 	"POST /v1/requests/:id/published":      {"capability"},
+	"GET /v1/login":                        {"anyone"},
 	"GET /v1/trust":                        {"anyone"},
 	"GET /v1/trust/keys":                   {"anyone"},
 	"GET /v1/trust/keys/:id":               {"anyone"},

@@ -96,7 +96,7 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 	if ans := r.get(api.PathRequests+"/"+q.ID+"/evidence", capability); ans.Status != http.StatusOK {
 		t.Errorf("evidence answered %d: %s", ans.Status, ans.Body)
 	}
-	for _, path := range []string{"/v1/trust", "/v1/trust/keys", "/v1/trust/keys/release", "/v1/trust/log", "/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5", "/healthz", "/readyz", "/metrics", "/openapi.yaml"} {
+	for _, path := range []string{"/v1/login", "/v1/trust", "/v1/trust/keys", "/v1/trust/keys/release", "/v1/trust/log", "/log/checkpoint", "/log/tile/0/000.p/5", "/log/tile/entries/000.p/5", "/healthz", "/readyz", "/metrics", "/openapi.yaml"} {
 		if ans := r.get(path, ""); ans.Status != http.StatusOK {
 			t.Errorf("%s answered %d: %s", path, ans.Status, ans.Body)
 		}

@@ -111,6 +111,7 @@ func New(o Options) *Server {
 	s.route(limited, http.MethodGet, api.PathRequests+"/:id/envelopes", capability(), s.envelopes)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/lease", capability(), s.lease)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/published", capability(), s.published)
+	s.route(limited, http.MethodGet, api.PathLogin, anyone(), s.login)
 	s.route(limited, http.MethodGet, api.PathTrust, anyone(), s.trust)
 	s.route(limited, http.MethodGet, "/v1/trust/keys", anyone(), s.trustKeys)
 	s.route(limited, http.MethodGet, "/v1/trust/keys/:id", anyone(), s.trustKey)
