@@ -39,6 +39,9 @@ const (
 	PartWorkflowFile = "workflow_file"
 	PartPolicyFile   = "policy_file"
 	PartBuilder      = "builder"
+	// PartPushers is of the pull requests: Pulls is answered, and who pushed to them
+	// is not known. Whoever excludes pushers refuses then.
+	PartPushers = "pushers"
 )
 
 // ForgeFacts is what a forge answered. A part that is nil was not asked for, or
