@@ -1,12 +1,37 @@
 package github
 
 import (
+	"context"
+	"errors"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"time"
 
+	"github.com/google/go-github/v60/github"
+
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// asked collects what was asked while one question is answered.
+const (
+	// atOnce bounds the parts of one question that are asked at the same time.
+	// GitHub takes 100 requests at once from one App, and asks for fewer.
+	atOnce = 4
+	// maxJobs bounds the jobs of a run: a matrix has at most 256, a workflow some.
+	maxJobs = 1_000
+	// maxApprovals bounds the deployment approvals of a run.
+	maxApprovals = 500
+)
+
+var (
+	_ forge.Origin  = (*Client)(nil)
+	_ forge.Checker = (*Client)(nil)
+)
+
+// asked collects what was asked while one part is answered.
 type asked struct {
 	mu   sync.Mutex
 	list []signing.Observation
@@ -20,3 +45,448 @@ func (a *asked) add(o signing.Observation) {
 	defer a.mu.Unlock()
 	a.list = append(a.list, o)
 }
+
+// build is the question about one build, with the repository found.
+type build struct {
+	*Client
+	at    *place
+	o     signing.Origin
+	q     signing.ForgeQuestion
+	arts  []signing.Artifact
+	facts *signing.ForgeFacts
+	// pushersUnknown is written by the part of the pull requests.
+	pushersUnknown string
+}
+
+// part is one part of a question. Each fills a field of its own.
+type part struct {
+	name string
+	ask  func(context.Context) error
+}
+
+// Ask implements forge.Origin. Each part is asked for by itself: what one lacks,
+// a permission or the thing itself, is its Unknown. A forge that does not answer
+// is the error of the whole.
+func (c *Client) Ask(ctx context.Context, o signing.Origin, artifacts []signing.Artifact, q signing.ForgeQuestion) (*signing.ForgeFacts, error) {
+	if o.Forge != c.host {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "this build is of another forge", Expected: c.host, Found: clip(o.Forge)}
+	}
+	found := &asked{}
+	at, err := c.place(context.WithValue(ctx, askedKey{}, found), forge.Repository{ID: o.SourceRepositoryIdentifier, Name: o.SourceRepository})
+	if err != nil {
+		return nil, err
+	}
+	b := &build{Client: c, at: at, o: o, q: q, arts: artifacts, facts: &signing.ForgeFacts{Forge: c.host, At: c.now().UTC()}}
+	parts := b.parts()
+	var (
+		errs  = make([]error, len(parts))
+		asks  = make([]asked, len(parts))
+		slots = make(chan struct{}, atOnce)
+		wg    sync.WaitGroup
+	)
+	for i, p := range parts {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			errs[i] = p.ask(context.WithValue(ctx, askedKey{}, &asks[i]))
+		})
+	}
+	wg.Wait()
+	b.facts.Asked = found.list
+	for i, p := range parts {
+		b.facts.Asked = append(b.facts.Asked, asks[i].list...)
+		switch err := errs[i]; {
+		case err == nil:
+		case permanent(err):
+			b.unknown(p.name, err.Error())
+		default:
+			return nil, err
+		}
+	}
+	if b.pushersUnknown != "" {
+		b.unknown(signing.PartPushers, b.pushersUnknown)
+	}
+	// A branch without an answer is no fact at all.
+	b.facts.Branches = slices.DeleteFunc(b.facts.Branches, func(r signing.RefFacts) bool {
+		_, unknown := b.facts.Unknown[signing.PartBranches+" "+r.Ref]
+		return unknown
+	})
+	return b.facts, nil
+}
+
+// permanent reports whether err is an answer about the part, not a failure of
+// asking: what the forge refuses, does not have, or has too much of.
+func permanent(err error) bool {
+	var e *signing.Error
+	return errors.As(err, &e) && !signing.Temporary(err) && e.Code != signing.Internal
+}
+
+// unknown must not be called by parts, which run at the same time.
+func (b *build) unknown(part, why string) {
+	if b.facts.Unknown == nil {
+		b.facts.Unknown = map[string]string{}
+	}
+	b.facts.Unknown[part] = why
+}
+
+// parts lists what q asks for.
+func (b *build) parts() []part {
+	var out []part
+	add := func(wanted bool, name string, ask func(context.Context) error) {
+		if wanted {
+			out = append(out, part{name, ask})
+		}
+	}
+	add(b.q.Run, signing.PartRun, b.run)
+	add(b.q.Ref, signing.PartRef, func(ctx context.Context) (err error) {
+		b.facts.Ref, err = b.ref(ctx, b.o.SourceRepositoryRef)
+		return err
+	})
+	b.facts.Branches = make([]signing.RefFacts, len(b.q.Branches))
+	for i, name := range b.q.Branches {
+		b.facts.Branches[i] = signing.RefFacts{Ref: name}
+		add(true, signing.PartBranches+" "+name, func(ctx context.Context) error {
+			r, err := b.ref(ctx, name)
+			if err == nil {
+				b.facts.Branches[i] = *r
+			}
+			return err
+		})
+	}
+	if len(b.q.Branches) == 0 {
+		b.facts.Branches = nil
+	}
+	add(b.q.Pulls, signing.PartPulls, b.pulls)
+	add(b.q.Commit, signing.PartCommit, b.commit)
+	add(b.q.Environment, signing.PartEnvironment, b.environment)
+	add(b.q.Checks, signing.PartChecks, b.checks)
+	add(b.q.Inputs, signing.PartInputs, b.inputs)
+	add(b.q.Attestation, signing.PartAttestation, b.attestations)
+	add(b.q.WorkflowFile, signing.PartWorkflowFile, b.workflowFiles)
+	add(b.q.PolicyFile, signing.PartPolicyFile, b.policyFile)
+	add(b.q.BuilderRepository != "", signing.PartBuilder, b.builder)
+	return out
+}
+
+// user is an account as the API returns it; nil where the account is gone.
+type user struct {
+	ID    int64  `json:"id"`
+	Login string `json:"login"`
+	Type  string `json:"type"`
+}
+
+// account returns the zero Account for nobody.
+func (c *Client) account(u *user) signing.Account {
+	if u == nil || u.ID <= 0 {
+		return signing.Account{}
+	}
+	return signing.Account{Forge: c.host, ID: strconv.FormatInt(u.ID, 10), Login: u.Login, Bot: u.Type != "User"}
+}
+
+// run asks for the attempt of the run, and for the job.
+func (b *build) run(ctx context.Context) error {
+	if b.o.RunID == "" || b.o.RunAttempt == "" {
+		return lacks("the run and its attempt")
+	}
+	var r struct {
+		ID         int64       `json:"id"`
+		Attempt    int64       `json:"run_attempt"`
+		SHA        string      `json:"head_sha"`
+		Branch     string      `json:"head_branch"`
+		Event      string      `json:"event"`
+		Path       string      `json:"path"`
+		Status     string      `json:"status"`
+		Actor      *user       `json:"actor"`
+		Restarter  *user       `json:"triggering_actor"`
+		Repository *repository `json:"repository"`
+		Head       *repository `json:"head_repository"`
+		Referenced []struct {
+			Path string `json:"path"`
+			SHA  string `json:"sha"`
+			Ref  string `json:"ref"`
+		} `json:"referenced_workflows"`
+	}
+	base := []string{"repos", b.at.owner, b.at.name, "actions", "runs", b.o.RunID, "attempts", b.o.RunAttempt}
+	if err := b.get(ctx, b.at.client, path(base...), nil, &r, "actions: read"); err != nil {
+		return err
+	}
+	if r.ID <= 0 || r.Repository == nil || r.Repository.ID <= 0 || r.SHA == "" {
+		return garbled("run "+b.o.RunID, "it has no id, commit or repository")
+	}
+	f := &signing.RunFacts{
+		RepositoryID: strconv.FormatInt(r.Repository.ID, 10), ID: strconv.FormatInt(r.ID, 10), Attempt: strconv.FormatInt(r.Attempt, 10),
+		Commit: r.SHA, Ref: r.Branch, Event: r.Event, Status: r.Status, Running: r.Status == "in_progress",
+		Actor: b.account(r.Actor), Restarter: b.account(r.Restarter),
+	}
+	// "PATH@REF" for workflows that rules require of a repository.
+	f.Path, _, _ = strings.Cut(r.Path, "@")
+	if r.Head != nil && r.Head.ID > 0 {
+		f.HeadRepositoryID = strconv.FormatInt(r.Head.ID, 10)
+	}
+	for _, w := range r.Referenced {
+		p, _, _ := strings.Cut(w.Path, "@")
+		f.Referenced = append(f.Referenced, signing.WorkflowRef{Path: p, SHA: w.SHA, Ref: w.Ref})
+	}
+	if b.o.JobID != "" {
+		if err := b.job(ctx, path(append(base, "jobs")...), f); err != nil {
+			return err
+		}
+	}
+	b.facts.Run = f
+	return nil
+}
+
+// job finds the job by the id of its check run, which is what the token names. A
+// job that is not among those of the attempt stays empty and is not running.
+func (b *build) job(ctx context.Context, jobs string, f *signing.RunFacts) error {
+	type job struct {
+		ID          int64    `json:"id"`
+		Status      string   `json:"status"`
+		CheckRunURL string   `json:"check_run_url"`
+		RunnerID    *int64   `json:"runner_id"`
+		RunnerGroup *string  `json:"runner_group_name"`
+		Labels      []string `json:"labels"`
+	}
+	all, err := wrapped[job](ctx, b.Client, b.at.client, jobs, nil, "jobs", maxJobs, "actions: read")
+	if err != nil {
+		return err
+	}
+	for _, j := range all {
+		if !strings.HasSuffix(j.CheckRunURL, "/check-runs/"+b.o.JobID) {
+			continue
+		}
+		f.JobID, f.JobRunning, f.RunnerLabels = b.o.JobID, j.Status == "in_progress", j.Labels
+		if j.RunnerID != nil && *j.RunnerID > 0 {
+			f.RunnerID = strconv.FormatInt(*j.RunnerID, 10)
+		}
+		if j.RunnerGroup != nil {
+			f.RunnerGroup = *j.RunnerGroup
+		}
+	}
+	return nil
+}
+
+// environment asks for the environment that the job names, and who approved its
+// deployment.
+func (b *build) environment(ctx context.Context) error {
+	if b.o.DeploymentEnvironment == "" {
+		return lacks("an environment")
+	}
+	var e struct {
+		Name  string `json:"name"`
+		Rules []struct {
+			Type      string `json:"type"`
+			NoSelf    bool   `json:"prevent_self_review"`
+			Reviewers []struct {
+				Type string `json:"type"`
+			} `json:"reviewers"`
+		} `json:"protection_rules"`
+		Policy *struct {
+			Protected bool `json:"protected_branches"`
+			Custom    bool `json:"custom_branch_policies"`
+		} `json:"deployment_branch_policy"`
+	}
+	base := path("repos", b.at.owner, b.at.name, "environments", b.o.DeploymentEnvironment)
+	f := &signing.EnvironmentFacts{Name: b.o.DeploymentEnvironment}
+	switch err := b.get(ctx, b.at.client, base, nil, &e, "actions: read"); {
+	case errors.Is(err, signing.NotFound):
+		b.facts.Environment = f
+		return nil
+	case err != nil:
+		return err
+	case !strings.EqualFold(e.Name, f.Name): // GitHub's names are without case
+		return garbled("environment "+clip(f.Name), "it is another one")
+	}
+	f.Exists = true
+	for _, r := range e.Rules {
+		if r.Type == "required_reviewers" && len(r.Reviewers) > 0 {
+			// One of those who are listed has to approve; GitHub knows no quorum.
+			f.Reviewers, f.Required = f.Reviewers+len(r.Reviewers), 1
+			f.NoSelfReview = r.NoSelf
+		}
+	}
+	if e.Policy != nil {
+		f.ProtectedOnly = e.Policy.Protected
+		if e.Policy.Custom {
+			type policy struct {
+				Name string `json:"name"`
+				Type string `json:"type"`
+			}
+			ps, err := wrapped[policy](ctx, b.Client, b.at.client, base+"/deployment-branch-policies", nil, "branch_policies", maxApprovals, "actions: read")
+			if err != nil {
+				return err
+			}
+			for _, p := range ps {
+				if p.Type == "tag" {
+					f.BranchPatterns = append(f.BranchPatterns, "refs/tags/"+p.Name)
+				} else {
+					f.BranchPatterns = append(f.BranchPatterns, "refs/heads/"+p.Name)
+				}
+			}
+		}
+	}
+	if err := b.deployments(ctx, f); err != nil {
+		return err
+	}
+	b.facts.Environment = f
+	return nil
+}
+
+// deployments adds who approved the run's deployment to the environment. The
+// forge keeps no dates, and no attempt: it is a fact about the run.
+func (b *build) deployments(ctx context.Context, f *signing.EnvironmentFacts) error {
+	if b.o.RunID == "" {
+		return nil
+	}
+	type approval struct {
+		State        string `json:"state"`
+		User         *user  `json:"user"`
+		Environments []struct {
+			Name string `json:"name"`
+		} `json:"environments"`
+	}
+	all, err := list[approval](ctx, b.Client, b.at.client, path("repos", b.at.owner, b.at.name, "actions", "runs", b.o.RunID, "approvals"), nil, maxApprovals, "actions: read")
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		for _, e := range a.Environments {
+			if by := b.account(a.User); strings.EqualFold(e.Name, f.Name) && by.Known() && (a.State == "approved" || a.State == "rejected") {
+				f.Approved = append(f.Approved, signing.Review{By: by, Approved: a.State == "approved"})
+			}
+		}
+	}
+	return nil
+}
+
+// builder asks for the id of the repository that a reusable workflow is in.
+func (b *build) builder(ctx context.Context) error {
+	owner, name, ok := strings.Cut(b.q.BuilderRepository, "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
+		return &signing.Error{Code: signing.Invalid, Message: "not a repository on " + b.host, Expected: "OWNER/NAME", Found: clip(b.q.BuilderRepository)}
+	}
+	g, err := b.named(ctx, owner, name)
+	if err != nil {
+		return err
+	}
+	var r repository
+	if err := b.get(ctx, g, path("repos", owner, name), nil, &r, "metadata: read"); err != nil {
+		return err
+	}
+	if r.ID <= 0 || !strings.EqualFold(r.FullName, owner+"/"+name) {
+		// A redirect after a rename: the name in the token is not its name now.
+		return &signing.Error{Code: signing.NotFound, Message: "there is no repository " + clip(b.q.BuilderRepository) + " on " + b.host, Found: clip(r.FullName)}
+	}
+	b.facts.Builder = &signing.BuilderFacts{Repository: r.FullName, ID: strconv.FormatInt(r.ID, 10)}
+	return nil
+}
+
+// named returns who may ask about another repository: the App where it is
+// installed on it, else the build's own installation, which sees public ones.
+func (b *build) named(ctx context.Context, owner, name string) (*github.Client, error) {
+	if strings.EqualFold(owner, b.at.owner) && strings.EqualFold(name, b.at.name) {
+		return b.at.client, nil
+	}
+	for _, a := range b.apps {
+		var found struct {
+			ID int64 `json:"id"`
+		}
+		err := b.get(ctx, a.jwt, path("repos", owner, name, "installation"), nil, &found, "")
+		switch {
+		case errors.Is(err, signing.NotFound):
+			continue
+		case err != nil:
+			return nil, err
+		case found.ID > 0 && (len(a.only) == 0 || a.only[found.ID]):
+			return b.installed(a, found.ID), nil
+		}
+	}
+	return b.at.client, nil
+}
+
+// lacks is for a question that needs what the token does not say.
+func lacks(what string) error {
+	return &signing.Error{Code: signing.Invalid, Message: "the build's token does not name " + what}
+}
+
+// Compare implements forge.Origin.
+func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to string) (forge.Comparison, error) {
+	if !isCommit(from) || !isCommit(to) {
+		return forge.Comparison{}, &signing.Error{Code: signing.Invalid, Message: "only commits can be compared", Expected: "two whole commit ids"}
+	}
+	p, err := c.place(ctx, r)
+	if err != nil {
+		return forge.Comparison{}, err
+	}
+	const shown = 10
+	page := func(n, size int) (comparison, error) {
+		var v comparison
+		err := c.get(ctx, p.client, path("repos", p.owner, p.name, "compare", from+"..."+to), url.Values{"per_page": {strconv.Itoa(size)}, "page": {strconv.Itoa(n)}}, &v, "contents: read")
+		if err == nil && v.Status == "" {
+			err = garbled("the comparison", "it has no status")
+		}
+		return v, err
+	}
+	first, err := page(1, shown)
+	if err != nil {
+		return forge.Comparison{}, err
+	}
+	out := forge.Comparison{Commits: first.Ahead, URL: first.URL, Diverged: first.Status != "ahead" && first.Status != "identical"}
+	// Commits come oldest first: the newest are on the last page, and on the one
+	// before it where the last is not full.
+	commits := first.Commits
+	if last := (first.Ahead + shown - 1) / shown; last > 1 {
+		commits = nil
+		for n := max(last-1, 1); n <= last; n++ {
+			v, err := page(n, shown)
+			if err != nil {
+				return forge.Comparison{}, err
+			}
+			commits = append(commits, v.Commits...)
+		}
+	}
+	for _, x := range slices.Backward(commits) {
+		if len(out.Subjects) == shown {
+			break
+		}
+		out.Subjects = append(out.Subjects, subject(x.Commit.Message))
+	}
+	return out, nil
+}
+
+// comparison is GET /repos/{owner}/{repo}/compare/{base}...{head}.
+type comparison struct {
+	Status    string `json:"status"`
+	Ahead     int    `json:"ahead_by"`
+	URL       string `json:"html_url"`
+	MergeBase *struct {
+		SHA string `json:"sha"`
+	} `json:"merge_base_commit"`
+	Commits []struct {
+		SHA    string `json:"sha"`
+		Commit struct {
+			Message string `json:"message"`
+		} `json:"commit"`
+	} `json:"commits"`
+}
+
+// subject is the first line of a message, shortened.
+func subject(message string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
+	return clip(strings.TrimSpace(line))
+}
+
+// isCommit reports whether s is a whole object id, SHA-1 or SHA-256.
+func isCommit(s string) bool {
+	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// stamp reads a time of the API; what is none is the zero time.
+func stamp(s string) time.Time {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+

@@ -98,6 +98,34 @@ func list[T any](ctx context.Context, c *Client, g *github.Client, path string, 
 		if err := json.Unmarshal(raw, &page); err != nil {
 			return 0, err
 		}
+		if page == nil { // null is not an empty list
+			return 0, errors.New("it is no list")
+		}
+		out = append(out, page...)
+		return len(page), nil
+	})
+	return out, err
+}
+
+// wrapped is pages for an object that holds the array under key.
+func wrapped[T any](ctx context.Context, c *Client, g *github.Client, path string, query url.Values, key string, most int, need string) ([]T, error) {
+	var out []T
+	err := c.pages(ctx, g, path, query, most, need, func(raw json.RawMessage) (int, error) {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &object); err != nil {
+			return 0, err
+		}
+		inner, ok := object[key]
+		if !ok {
+			return 0, fmt.Errorf("it has no %s", key)
+		}
+		var page []T
+		if err := json.Unmarshal(inner, &page); err != nil {
+			return 0, err
+		}
+		if page == nil {
+			return 0, fmt.Errorf("its %s are no list", key)
+		}
 		out = append(out, page...)
 		return len(page), nil
 	})
