@@ -489,4 +489,3 @@ func stamp(s string) time.Time {
 	}
 	return t.UTC()
 }
-

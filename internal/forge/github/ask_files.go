@@ -94,7 +94,7 @@ func (b *build) blob(ctx context.Context, g *github.Client, owner, name, commit,
 	for i, s := range segments {
 		var t struct {
 			Tree      []treeEntry `json:"tree"`
-			Truncated *bool `json:"truncated"`
+			Truncated *bool       `json:"truncated"`
 		}
 		if err := b.get(ctx, g, path("repos", owner, name, "git", "trees", tree), nil, &t, "contents: read"); err != nil {
 			return "", err
