@@ -1,0 +1,274 @@
+package gitlab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	gitlab "gitlab.com/gitlab-org/api/client-go"
+
+	"github.com/sealwright/sealwright/internal/outbound"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+const (
+	// perPage is the most that GitLab returns at once.
+	perPage = 100
+	// limitWait is how long to wait where GitLab limits and does not say for how
+	// long: its limits are counted by the minute.
+	limitWait = time.Minute
+)
+
+// path joins segments into the path of a request, each escaped: a branch and the
+// path of a group have slashes.
+func path(segments ...string) string {
+	out := make([]string, len(segments))
+	for i, s := range segments {
+		out[i] = url.PathEscape(s)
+	}
+	return strings.Join(out, "/")
+}
+
+// unlimited is in the place of client-go's own limiter, which sleeps.
+type unlimited struct{}
+
+// Wait implements gitlab.RateLimiter.
+func (unlimited) Wait(context.Context) error { return nil }
+
+// transport obeys the limits of one token: until the time that GitLab named,
+// nothing is sent. Reads and writes are apart, because writing notes has a limit
+// of its own, much lower.
+type transport struct {
+	base http.RoundTripper
+	now  func() time.Time
+	host string
+
+	mu    sync.Mutex
+	until [2]time.Time // guarded by mu; of reads and writes
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	class := 0
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		class = 1
+	}
+	t.mu.Lock()
+	wait := t.until[class].Sub(t.now())
+	t.mu.Unlock()
+	if wait > 0 {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, limited(t.host, "no requests left", wait)
+	}
+	resp, err := t.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header.Del("Link") // client-go panics at one that is malformed, and we count pages
+	wait, stop := t.left(resp)
+	if stop {
+		t.mu.Lock()
+		if at := t.now().Add(wait); at.After(t.until[class]) {
+			t.until[class] = at
+		}
+		t.mu.Unlock()
+	}
+	if resp.StatusCode == http.StatusTooManyRequests {
+		resp.Body.Close()
+		return nil, limited(t.host, "HTTP 429", wait)
+	}
+	return resp, nil
+}
+
+// left reads the limits of an answer: whether to stop, and for how long.
+func (t *transport) left(resp *http.Response) (time.Duration, bool) {
+	throttled := resp.StatusCode == http.StatusTooManyRequests
+	remaining := resp.Header.Get("RateLimit-Remaining")
+	if !throttled && remaining != "0" {
+		return 0, false
+	}
+	if wait, ok := outbound.RetryAfter(resp.Header, t.now()); ok {
+		return max(wait, time.Second), true
+	}
+	if unix, err := strconv.ParseInt(resp.Header.Get("RateLimit-Reset"), 10, 64); err == nil {
+		if wait := time.Unix(unix, 0).Sub(t.now()); wait > 0 {
+			return min(wait, outbound.MaxRetryAfter), true
+		}
+		// What is over by its own clock is not obeyed, unless it says 429.
+		if !throttled {
+			return 0, false
+		}
+	}
+	if !throttled {
+		return 0, false
+	}
+	return limitWait, true
+}
+
+func limited(host, found string, wait time.Duration) error {
+	return &signing.Error{Code: signing.RateLimited, Message: host + " limits the requests of this service", Found: found, RetryAfter: wait, Fix: "wait, or raise the limits of this account"}
+}
+
+// askedKey is the context's key of *asked, which collects what was asked while
+// one question is answered.
+type askedKey struct{}
+
+type asked struct {
+	mu   sync.Mutex
+	list []signing.Observation
+}
+
+func (c *Client) note(ctx context.Context, what string) {
+	if l, ok := ctx.Value(askedKey{}).(*asked); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.list = append(l.list, signing.Observation{Source: "forge", What: what, At: c.now().UTC()})
+	}
+}
+
+// get asks for one thing. need names the scope and role that it takes, for the
+// refusal where they are missing.
+func (c *Client) get(ctx context.Context, t *token, path string, query url.Values, out any, need string) (*gitlab.Response, error) {
+	return c.do(ctx, t, http.MethodGet, path, query, nil, out, need)
+}
+
+// do makes one request. The error is a *signing.Error, or the context's. An answer
+// without what was asked for is an error too.
+func (c *Client) do(ctx context.Context, t *token, method, path string, query url.Values, in, out any, need string) (*gitlab.Response, error) {
+	what := method + " /" + path
+	seen := what
+	if len(query) > 0 {
+		seen += "?" + query.Encode()
+	}
+	c.note(ctx, seen)
+	u, err := url.Parse(c.api + "/" + path)
+	if err != nil {
+		return nil, fmt.Errorf("making a request to %s: %w", c.host, err)
+	}
+	u.RawQuery = query.Encode()
+	req, err := t.client.NewRequestToURL(method, u, in, []gitlab.RequestOptionFunc{gitlab.WithContext(ctx)})
+	if err != nil {
+		return nil, fmt.Errorf("making a request to %s: %w", c.host, err)
+	}
+	resp, err := t.client.Do(req, out)
+	if err != nil {
+		return nil, c.failure(ctx, err, what, need)
+	}
+	return resp, nil
+}
+
+// list asks for every page of a list, at most most items: more are an error, since
+// what is beyond could decide.
+func list[T any](ctx context.Context, c *Client, t *token, path string, query url.Values, most int, need string) ([]T, error) {
+	return listWhile(ctx, c, t, path, query, most, need, func(T) bool { return true })
+}
+
+// listWhile is list up to the page whose last item is not wanted any more.
+func listWhile[T any](ctx context.Context, c *Client, t *token, path string, query url.Values, most int, need string, wanted func(T) bool) ([]T, error) {
+	q := url.Values{}
+	for k, v := range query {
+		q[k] = v
+	}
+	q.Set("per_page", strconv.Itoa(perPage))
+	var out []T
+	for page := int64(1); ; {
+		q.Set("page", strconv.FormatInt(page, 10))
+		var got []T
+		resp, err := c.get(ctx, t, path, q, &got, need)
+		if err != nil {
+			return nil, err
+		}
+		if out = append(out, got...); len(out) > most {
+			return nil, &signing.Error{Code: signing.TooLarge, Message: "there are more entries than this service reads: GET /" + path, Expected: fmt.Sprintf("at most %d", most)}
+		}
+		switch {
+		case resp.CurrentPage == 0 && len(got) >= perPage:
+			return nil, garbled("GET /"+path, "a full page that does not say whether another follows")
+		case resp.NextPage == 0, len(got) > 0 && !wanted(got[len(got)-1]):
+			return out, nil
+		case resp.NextPage <= page:
+			return nil, garbled("GET /"+path, "pages that do not end")
+		}
+		page = resp.NextPage
+	}
+}
+
+// failure says what an error of a request means. need is what the request takes.
+func (c *Client) failure(ctx context.Context, err error, what, need string) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return ctx.Err()
+	}
+	var (
+		ours   *signing.Error
+		answer *gitlab.ErrorResponse
+		syntax *json.SyntaxError
+		typing *json.UnmarshalTypeError
+		at     *time.ParseError
+	)
+	what += " on " + c.host
+	switch {
+	case errors.As(err, &ours):
+		return ours
+	case errors.Is(err, gitlab.ErrNotFound):
+		e := &signing.Error{Code: signing.NotFound, Message: what + ": there is no such thing, or this token may not see it", Found: "HTTP 404"}
+		if need != "" {
+			e.Fix = "if it is there, give the token " + need
+		}
+		return e
+	case errors.As(err, &answer) && answer.Response != nil:
+		return c.answered(answer.Response.StatusCode, answer.Message, what, need)
+	case errors.As(err, &syntax), errors.As(err, &typing), errors.As(err, &at), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return garbled(what, err.Error())
+	}
+	return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Err: err}
+}
+
+// answered is failure for an HTTP answer.
+func (c *Client) answered(status int, message, what, need string) error {
+	found := fmt.Sprintf("HTTP %d", status)
+	if message != "" {
+		found += " " + strconv.Quote(clip(message))
+	}
+	switch {
+	case status == http.StatusUnauthorized:
+		return &signing.Error{Code: signing.Denied, Message: what + " does not accept our access token", Found: found, Fix: "replace the token: it is wrong, revoked or expired"}
+	case status == http.StatusForbidden:
+		e := &signing.Error{Code: signing.Denied, Message: what + " is not allowed to this token", Found: found, Fix: "give the token the scope and the role that it needs"}
+		if need != "" {
+			e.Expected = need
+		}
+		return e
+	case status == http.StatusGone:
+		return &signing.Error{Code: signing.NotFound, Message: what + ": it is gone", Found: found}
+	case status == http.StatusConflict:
+		return &signing.Error{Code: signing.Conflict, Message: what + " is refused", Found: found}
+	case status >= 300 && status < 400, status >= 500:
+		return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Found: found}
+	}
+	return &signing.Error{Code: signing.Invalid, Message: what + " is refused", Found: found}
+}
+
+// garbled is for an answer that says 200 and is not what was asked for. It may be
+// a proxy's: asking again may help, and it is never an answer.
+func garbled(what, why string) error {
+	return &signing.Error{Code: signing.Unavailable, Message: what + ": the answer cannot be read", Found: clip(why)}
+}
+
+// clip shortens text of strangers before it is quoted in an error.
+func clip(s string) string {
+	const most = 120
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
