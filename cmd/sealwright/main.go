@@ -42,6 +42,10 @@ Usage:
   sealwright logout                     forget the login
   sealwright requests [flags]           list requests
   sealwright status ID                  show a request, and why it was decided so
+  sealwright approve ID CODE            approve a request that waits for people
+  sealwright deny ID CODE [REASON]      say no to it
+  sealwright resubmit ID                ask for its artifacts again, under another policy
+  sealwright retry ID                   have it tried again now
   sealwright cancel ID                  cancel a request
   sealwright version                    print the version
   sealwright help                       print this text
@@ -91,6 +95,14 @@ func run(args []string, s streams) int {
 		return runRequests(args[1:], s)
 	case "status":
 		return runStatus(args[1:], s)
+	case "approve":
+		return runApprove(args[1:], s)
+	case "deny":
+		return runDeny(args[1:], s)
+	case "resubmit":
+		return runResubmit(args[1:], s)
+	case "retry":
+		return runRetry(args[1:], s)
 	case "cancel":
 		return runCancel(args[1:], s)
 	}

@@ -20,6 +20,7 @@ Usage:
   sealwright policy check PATHS...            read policies, report every mistake
   sealwright policy test [-v] PATHS...        run the cases kept beside policies
   sealwright policy explain [flags] PATHS...  what would be decided, and why
+  sealwright policy replay [flags] PATHS...   what would have been decided otherwise
   sealwright policy schema                    print the JSON Schema of a policy file
 
 A path is a file, or a folder for every .yaml and .yml file below it. Files named
@@ -63,6 +64,8 @@ func runPolicy(args []string, s streams) int {
 		return runPolicyTest(args[1:], s)
 	case "explain":
 		return runPolicyExplain(args[1:], s)
+	case "replay":
+		return runPolicyReplay(args[1:], s)
 	case "schema":
 		return runPolicySchema(args[1:], s)
 	}
