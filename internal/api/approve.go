@@ -93,6 +93,11 @@ type ExcludedApprover struct {
 	Why string `json:"why"`
 }
 
+// Heard is the answer to a webhook delivery, for who looks at it on the forge.
+type Heard struct {
+	Outcome string `json:"outcome"` // stored, duplicate or ignored
+}
+
 // ReadApprove decodes and checks the body of an approval.
 func ReadApprove(body io.Reader) (ApproveRequest, error) {
 	var r ApproveRequest

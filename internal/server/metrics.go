@@ -19,6 +19,7 @@ type Metrics struct {
 	duration *prometheus.HistogramVec
 	tokens   *prometheus.CounterVec
 	steps    *prometheus.HistogramVec
+	heard    *prometheus.CounterVec
 }
 
 // NewMetrics returns Metrics that also report backlog, the number of events
@@ -31,7 +32,8 @@ func NewMetrics(backlog func() float64) *Metrics {
 		tokens:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealwright_tokens_refused_total", Help: "Tokens and submissions refused, by code."}, []string{"code"}),
 		steps:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sealwright_step_seconds", Help: "Time taken by each step of the signing cycle, in seconds.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"step"}),
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.tokens, m.steps,
+	m.heard = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealwright_deliveries_total", Help: "Webhook deliveries, and commands in them, by forge and what became of them."}, []string{"forge", "outcome"})
+	m.registry.MustRegister(m.requests, m.duration, m.tokens, m.steps, m.heard,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_log_backlog_events", Help: "Events that wait for their place in the audit log."}, backlog),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -61,6 +63,15 @@ func (m *Metrics) Handler() http.Handler {
 // Step is for workflow.Options.Steps.
 func (m *Metrics) Step(step string, took time.Duration) {
 	m.steps.WithLabelValues(step).Observe(took.Seconds())
+}
+
+// Heard is for workflow.Options.Heard.
+func (m *Metrics) Heard(host, outcome string) { m.heard.WithLabelValues(host, outcome).Inc() }
+
+// Waiting reports, whenever it is scraped, how many Requests wait for people; -1
+// where that is not known.
+func (m *Metrics) Waiting(of func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_requests_awaiting_approval", Help: "Requests that wait for people."}, of))
 }
 
 func (m *Metrics) observe(route, method string, status int, took time.Duration) {

@@ -69,6 +69,7 @@ type Server struct {
 	Options
 	echo   *echo.Echo
 	routes []Route
+	hooks  *gate
 }
 
 // New returns a Server. It opens nothing.
@@ -76,7 +77,7 @@ func New(o Options) *Server {
 	if o.Rate == 0 {
 		o.Rate = DefaultRate
 	}
-	s := &Server{Options: o, echo: echo.New()}
+	s := &Server{Options: o, echo: echo.New(), hooks: newGate()}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	// X-Forwarded-For is anyone's to write: the peer is who connects.
@@ -119,6 +120,9 @@ func New(o Options) *Server {
 	s.route(limited, http.MethodGet, "/log/checkpoint", log, s.checkpoint)
 	s.route(limited, http.MethodGet, "/log/tile/*", log, s.tile)
 	s.route(limited, http.MethodGet, "/openapi.yaml", anyone(), static("application/yaml", OpenAPI))
+	// Deliveries have a limit of their own, and are authenticated by the workflow.
+	s.route(e, http.MethodPost, "/hooks/github/:host", anyone(), s.hook)
+	s.route(e, http.MethodPost, "/hooks/gitlab/:host", anyone(), s.hook)
 	// Probes and scrapes come from the operator's own machines, often, and
 	// must be answered when the limiter is busy.
 	s.route(e, http.MethodGet, "/healthz", anyone(), static(echo.MIMETextPlainCharsetUTF8, []byte("ok\n")))

@@ -26,6 +26,7 @@ import (
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/key/keytest"
@@ -108,6 +109,8 @@ type Options struct {
 	Checkpoint time.Duration // between checkpoints; 0 means only Sequence signs
 	// RegistryTimeout bounds one request to the registry; 0 is the client's default.
 	RegistryTimeout config.Duration
+	// Forges are the forges of the service by host.
+	Forges map[string]forge.Forge
 }
 
 // Env is a world in which a service can run, again and again.
@@ -250,6 +253,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
+		Forges: e.Options.Forges, Heard: metrics.Heard,
 	})
 	if err == nil {
 		err = s.Workflow.Load(ctx)

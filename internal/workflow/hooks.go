@@ -83,7 +83,7 @@ func heard(outcome string, err error) string {
 func parse(f forge.Forge, d forge.Delivery) (e forge.Event, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = &signing.Error{Code: signing.Invalid, Message: "the delivery could not be read", Err: fmt.Errorf("panic: %v", r)}
+			err = &signing.Error{Code: signing.Invalid, Message: "the delivery cannot be read", Expected: "the JSON payload of the event that its header names", Found: "something that the parser failed on", Fix: "report this to the makers of Sealwright", Err: fmt.Errorf("panic: %v", r)}
 		}
 	}()
 	if e, err = f.Parse(d); err != nil {
