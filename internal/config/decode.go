@@ -18,7 +18,7 @@ import (
 // found by their `yaml:"name"` tag, `yaml:",inline"` for an embedded struct;
 // fields without a tag are not filled. Fields may be strings, booleans,
 // integers, floats, encoding.TextUnmarshaler, Raw, pointers, lists, structs,
-// and maps with string keys.
+// and maps with string keys. A Short may be written as one word instead.
 //
 // The error is Problems and has every problem of the file; v is then filled as
 // far as it could be and must not be used.
@@ -39,6 +39,13 @@ func (d *Document) Decode(v any) error {
 	w := walker{checker{doc: d}}
 	w.value(d.root, "", rv.Elem())
 	return append(slices.Clone(d.found), w.problems...).Err()
+}
+
+// Short is a list or struct that may also be written as one word, as in
+// `inputs: none`; UnmarshalText reads that word. ShortForm does nothing.
+type Short interface {
+	encoding.TextUnmarshaler
+	ShortForm()
 }
 
 // Raw is a value of any form, kept as it was written: a word that is known and
@@ -108,8 +115,9 @@ func plain(n *yaml.Node) any {
 type walker struct{ checker }
 
 var (
-	typeText = reflect.TypeFor[encoding.TextUnmarshaler]()
-	typeRaw  = reflect.TypeFor[Raw]()
+	typeText  = reflect.TypeFor[encoding.TextUnmarshaler]()
+	typeShort = reflect.TypeFor[Short]()
+	typeRaw   = reflect.TypeFor[Raw]()
 )
 
 // value fills v, which is settable, from n.
@@ -128,6 +136,13 @@ func (w *walker) value(n *yaml.Node, path string, v reflect.Value) {
 		p := reflect.New(t.Elem())
 		w.value(n, path, p.Elem())
 		v.Set(p)
+		return
+	case reflect.PointerTo(t).Implements(typeShort) && n.Kind != yaml.ScalarNode:
+		// Its long form, below.
+	case reflect.PointerTo(t).Implements(typeShort) && n.Tag == "!!bool":
+		if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(n.Value)); err != nil {
+			w.add(n, path, "%v", err)
+		}
 		return
 	case reflect.PointerTo(t).Implements(typeText):
 		w.text(n, path, v.Addr().Interface().(encoding.TextUnmarshaler))

@@ -18,15 +18,52 @@ const (
 	maxWanted = 10
 )
 
-// Evaluate holds facts against the policy. The effect is Allow only if every
-// reason of the tree passes, else Deny. It never panics and has no side effect.
+// Evaluate holds facts against the policy, and against the repository's own
+// where the forge was asked for it. If any reason of the tree does not pass the
+// effect is Deny. Else it is NeedsApproval where people are asked (ApprovalsWith
+// says who), and Allow where nobody is. It never panics and has no side effect.
+//
+// A policy in log mode is evaluated for requests of the policy that it shadows.
 func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
-	children := []signing.Reason{p.request(f), p.repository(f)}
+	children := []signing.Reason{p.request(f)}
+	if p.Human() {
+		children = append(children, p.human(f))
+	}
+	children = append(children, p.repository(f))
+	children = append(children, p.rest(f)...)
+	for _, u := range p.unavailable {
+		word := u.Word
+		if word == "" {
+			word = u.Path
+		}
+		children = append(children, leaf(u.Path, false, "the rule is evaluated", "this version of Sealwright cannot evaluate "+word+" yet", "remove the rule only if the policy is right without it, or use a version that has it"))
+	}
+	own, why := p.repositoryPolicy(f)
+	if why.Rule != "" {
+		children = append(children, why)
+	}
+	root := node(config.Key("policies", p.name), children...)
+	switch {
+	case !root.Pass:
+		return signing.Deny, root
+	case p.rules.Approvals != nil || own != nil && own.Approvals(p.name) != nil:
+		return signing.NeedsApproval, root
+	}
+	return signing.Allow, root
+}
+
+// rest holds the rules that a repository's own policy may have too.
+func (p *Policy) rest(f signing.Facts) []signing.Reason {
+	var children []signing.Reason
 	if len(f.Images) > 0 {
-		children = append(children, p.signedTags(f.Images))
+		if !p.narrow || p.rules.Tags != nil {
+			children = append(children, p.signedTags(f.Images))
+		}
 		children = append(children, p.bind(f)...)
 	}
-	children = append(children, p.origin(f.Origin))
+	if p.rules.Origin != nil {
+		children = append(children, p.origin(asked{f.Origin, f.Forge})...)
+	}
 	if frozen, ok := p.Freeze(f.Now); ok {
 		children = append(children, frozen)
 	}
@@ -36,25 +73,22 @@ func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
 			children = append(children, c.judge(facts))
 		}
 	}
-	for _, u := range p.unavailable {
-		word := u.Word
-		if word == "" {
-			word = u.Path
-		}
-		children = append(children, leaf(u.Path, false, "the rule is evaluated", "this version of Sealwright cannot evaluate "+word+" yet", "remove the rule only if the policy is right without it, or use a version that has it"))
-	}
-	root := node(config.Key("policies", p.name), children...)
-	if !root.Pass {
-		return signing.Deny, root
-	}
-	return signing.Allow, root
+	return children
 }
 
 // request checks that the facts are of a request that this policy is for.
 func (p *Policy) request(f signing.Facts) signing.Reason {
+	name := p.name
+	if p.Log() {
+		name = p.rules.Shadows
+	}
+	issuer := leaf("request.issuer", f.Identity.Role == signing.RoleCI, "a token of an issuer with the role ci", string(f.Identity.Role), "submit with the token of a CI job")
+	if p.Human() {
+		issuer = leaf("request.issuer", f.Identity.Has(signing.Submitter), "the token of a person with the role submitter", describeRoles(f.Identity), "submit with `sealwright`, as a person who may submit")
+	}
 	return node("request",
-		leaf("request.policy", f.Policy == p.name, p.name, f.Policy, "evaluate the policy that the job asked for"),
-		leaf("request.issuer", f.Identity.Role == signing.RoleCI, "a token of an issuer with the role ci", string(f.Identity.Role), "submit with the token of a CI job"),
+		leaf("request.policy", f.Policy == name, name, f.Policy, "evaluate the policy that the job asked for"),
+		issuer,
 		leaf("request.images", len(f.Images) > 0 && len(f.Images) <= signing.MaxArtifacts, fmt.Sprintf("1 to %d images", signing.MaxArtifacts), count(len(f.Images), "image"), "name the images to be signed by digest"),
 	)
 }
@@ -166,6 +200,9 @@ func (p *Policy) bind(f signing.Facts) []signing.Reason {
 	}
 	if b != nil && given(b.RevisionLabel) {
 		out = append(out, revisionLabel(f.Images, f.Origin.SourceRepositoryDigest))
+	}
+	if b != nil && given(b.Attestation) {
+		out = append(out, asked{f.Origin, f.Forge}.attestation(f.Images))
 	}
 	return out
 }

@@ -160,10 +160,15 @@ func (t tightening) loosens(word, format string, args ...any) {
 }
 
 func (t tightening) rules(c, b rules) rules {
-	if c.Mode == modeLog && b.Mode != modeLog {
-		t.loosens("mode", "the base enforces its rules")
+	// A policy in log mode allows nothing, so that the word loosens no base.
+	c.Mode, c.Shadows = orElse(c.Mode, b.Mode), orElse(c.Shadows, b.Shadows)
+	if c.RepositoryPolicy == repositoryIgnore && b.RepositoryPolicy != repositoryIgnore {
+		t.loosens("repository_policy", "the repository's own policy counts too")
 	}
-	c.Mode = orElse(c.Mode, b.Mode)
+	c.RepositoryPolicy = orElse(c.RepositoryPolicy, b.RepositoryPolicy)
+	if c.Report == nil {
+		c.Report = b.Report
+	}
 	c.Tags = t.patterns("tags", c.Tags, b.Tags, true)
 	if c.Origin == nil {
 		c.Origin = &origin{}
@@ -180,7 +185,8 @@ func (t tightening) rules(c, b rules) rules {
 	}
 	c.Freeze = append(slices.Clone(c.Freeze), b.Freeze...)
 	c.Bind = t.bind(c.Bind, b.Bind)
-	c.Approvals, c.Publish = orRaw(c.Approvals, b.Approvals), orRaw(c.Publish, b.Publish)
+	c.Approvals = t.approvals(c.Approvals, b.Approvals)
+	c.Publish = orRaw(c.Publish, b.Publish)
 	return c
 }
 
@@ -199,7 +205,8 @@ func (t tightening) origin(c, b origin) origin {
 		t.loosens("origin.reruns", "re-runs: %s", orElse(b.Reruns, rerunsDeny))
 	}
 	c.Environment = t.same("origin.environment", c.Environment, b.Environment)
-	c.Verify, c.ReachableOf, c.Human = orRaw(c.Verify, b.Verify), orRaw(c.ReachableOf, b.ReachableOf), orRaw(c.Human, b.Human)
+	c.Verify, c.Human = t.verify(c.Verify, b.Verify), t.human(c.Human, b.Human)
+	c.Reachable = subset(t, "origin.reachable_from", c.Reachable, b.Reachable)
 	return t.kinds(c, b)
 }
 
@@ -257,7 +264,8 @@ func (t tightening) github(at string, c, b github) github {
 	c.Events = subset(t, at+"events", c.Events, b.Events)
 	c.Workflow = t.same(at+"workflow", c.Workflow, b.Workflow)
 	c.RunnerEnvironment = t.same(at+"runner_environment", c.RunnerEnvironment, b.RunnerEnvironment)
-	c.RunnerGroups = orRaw(c.RunnerGroups, b.RunnerGroups)
+	c.RunnerGroups = subset(t, at+"runner_groups", c.RunnerGroups, b.RunnerGroups)
+	c.RunnerLabels = superset(t, at+"runner_labels", c.RunnerLabels, b.RunnerLabels)
 	switch {
 	case c.Builder == nil:
 		c.Builder = b.Builder
@@ -267,14 +275,14 @@ func (t tightening) github(at string, c, b github) github {
 		own := *c.Builder
 		own.Path = t.same(at+"builder.path", own.Path, b.Builder.Path)
 		own.Repository = t.same(at+"builder.repository", own.Repository, b.Builder.Repository)
-		if b.Builder.Repository == "" && own.Repository != "" {
+		if b.Builder.Repository == "" && own.Repository != "" && b.Builder.RepositoryID == "" {
 			t.loosens(at+"builder.repository", "the builder is of the build's own repository")
 		}
 		if len(own.SHA) > 0 && len(b.Builder.SHA) == 0 {
 			t.loosens(at+"builder.sha", "the builder is of the ref of the build")
 		}
 		own.SHA = subset(t, at+"builder.sha", own.SHA, b.Builder.SHA)
-		own.RepositoryID = orRaw(own.RepositoryID, b.Builder.RepositoryID)
+		own.RepositoryID = t.same(at+"builder.repository_id", own.RepositoryID, b.Builder.RepositoryID)
 		c.Builder = &own
 	}
 	return c
@@ -285,7 +293,8 @@ func (t tightening) gitlab(at string, c, b gitlab) gitlab {
 	c.Config = t.same(at+"config", c.Config, b.Config)
 	c.RunnerEnvironment = t.same(at+"runner_environment", c.RunnerEnvironment, b.RunnerEnvironment)
 	c.EnvironmentProtected = t.demand(at+"environment_protected", c.EnvironmentProtected, b.EnvironmentProtected)
-	c.Variables = orRaw(c.Variables, b.Variables)
+	c.RunnerTags = superset(t, at+"runner_tags", c.RunnerTags, b.RunnerTags)
+	c.Variables = t.names(at+"variables", c.Variables, b.Variables)
 	c.RunnerIDs = subset(t, at+"runner_ids", c.RunnerIDs, b.RunnerIDs)
 	return c
 }
@@ -300,7 +309,7 @@ func (t tightening) bind(c, b *bind) *bind {
 	return &bind{
 		DigestsOnly:   t.demand("bind.digests_only", c.DigestsOnly, b.DigestsOnly),
 		RevisionLabel: t.demand("bind.revision_label", c.RevisionLabel, b.RevisionLabel),
-		Attestation:   orRaw(c.Attestation, b.Attestation),
+		Attestation:   t.demand("bind.attestation", c.Attestation, b.Attestation),
 	}
 }
 

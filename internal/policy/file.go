@@ -59,15 +59,19 @@ type repository struct {
 // rules is one entry below `policies:`. The json names are those of its
 // canonical form.
 type rules struct {
-	Mode      string     `yaml:"mode" json:"-"` // "enforce", or "log" which is unavailable
+	Mode      string     `yaml:"mode" json:"mode,omitempty"`       // "enforce" (default) or "log"
+	Shadows   string     `yaml:"shadows" json:"shadows,omitempty"` // with mode log: the policy that decides
 	Tags      []string   `yaml:"tags" json:"tags,omitempty"`
 	Bind      *bind      `yaml:"bind" json:"bind,omitempty"`
 	Origin    *origin    `yaml:"origin" json:"origin"`
 	Freeze    []interval `yaml:"freeze" json:"freeze,omitempty"`
 	Sign      []step     `yaml:"sign" json:"sign"`
 	When      string     `yaml:"when" json:"when,omitempty"`
-	Approvals config.Raw `yaml:"approvals" json:"-"`
-	Publish   config.Raw `yaml:"publish" json:"-"`
+	Approvals *approvals `yaml:"approvals" json:"-"` // the compiled rule is in the canonical form
+	// RepositoryPolicy says whether a repository's own policy file counts too.
+	RepositoryPolicy string     `yaml:"repository_policy" json:"repository_policy,omitempty"`
+	Report           []string   `yaml:"report" json:"report"`
+	Publish          config.Raw `yaml:"publish" json:"-"`
 
 	baseWhen []string // conditions of the bases: all of them have to hold
 }
@@ -80,9 +84,9 @@ func (i *interval) UnmarshalText(text []byte) error { *i = interval(text); retur
 
 // bind ties what is signed closer to the build that asks.
 type bind struct {
-	DigestsOnly   *bool      `yaml:"digests_only" json:"digests_only,omitempty"`
-	RevisionLabel *bool      `yaml:"revision_label" json:"revision_label,omitempty"`
-	Attestation   config.Raw `yaml:"attestation" json:"-"` // needs the forge
+	DigestsOnly   *bool `yaml:"digests_only" json:"digests_only,omitempty"`
+	RevisionLabel *bool `yaml:"revision_label" json:"revision_label,omitempty"`
+	Attestation   *bool `yaml:"attestation" json:"attestation,omitempty"`
 }
 
 // given is the value of a switch that is off unless it is written as true.
@@ -103,36 +107,39 @@ type origin struct {
 	Azure        *azureDevOps      `yaml:"azure-devops" json:"azure-devops,omitempty"`
 	Codefresh    *codefresh        `yaml:"codefresh" json:"codefresh,omitempty"`
 	Custom       map[string]custom `yaml:"custom" json:"custom,omitempty"` // by kind of the issuer's row
-	Verify       config.Raw        `yaml:"verify" json:"-"`
-	ReachableOf  config.Raw        `yaml:"reachable_from" json:"-"`
-	Human        config.Raw        `yaml:"human" json:"-"`
+	Verify       *verify           `yaml:"verify" json:"verify,omitempty"`
+	Reachable    []string          `yaml:"reachable_from" json:"reachable_from,omitempty"`
+	Human        *human            `yaml:"human" json:"human,omitempty"`
 }
 
 type github struct {
-	Events            []string   `yaml:"events" json:"events"`
-	Workflow          string     `yaml:"workflow" json:"workflow,omitempty"`
-	Builder           *builder   `yaml:"builder" json:"builder,omitempty"`
-	RunnerEnvironment string     `yaml:"runner_environment" json:"runner_environment,omitempty"`
-	RunnerGroups      config.Raw `yaml:"runner_groups" json:"-"`
+	Events            []string `yaml:"events" json:"events"`
+	Workflow          string   `yaml:"workflow" json:"workflow,omitempty"`
+	Builder           *builder `yaml:"builder" json:"builder,omitempty"`
+	RunnerEnvironment string   `yaml:"runner_environment" json:"runner_environment,omitempty"`
+	RunnerGroups      []string `yaml:"runner_groups" json:"runner_groups,omitempty"` // any of them
+	RunnerLabels      []string `yaml:"runner_labels" json:"runner_labels,omitempty"` // all of them
 }
 
 // builder names the reusable workflow that defines the signing job.
 type builder struct {
 	// Repository is that of the builder, where it is not the job's own. The
 	// token names it by name only, so that SHA must pin its content.
-	Repository   string     `yaml:"repository" json:"repository,omitempty"`
-	Path         string     `yaml:"path" json:"path"`
-	SHA          []string   `yaml:"sha" json:"sha,omitempty"`
-	RepositoryID config.Raw `yaml:"repository_id" json:"-"` // the token does not have it
+	Repository string   `yaml:"repository" json:"repository,omitempty"`
+	Path       string   `yaml:"path" json:"path"`
+	SHA        []string `yaml:"sha" json:"sha,omitempty"`
+	// RepositoryID is what the forge says, by the name in the token.
+	RepositoryID string `yaml:"repository_id" json:"repository_id,omitempty"`
 }
 
 type gitlab struct {
-	Events               []string   `yaml:"events" json:"events"`
-	Config               string     `yaml:"config" json:"config,omitempty"` // path of the CI configuration
-	RunnerIDs            []int64    `yaml:"runner_ids" json:"runner_ids,omitempty"`
-	RunnerEnvironment    string     `yaml:"runner_environment" json:"runner_environment,omitempty"`
-	EnvironmentProtected *bool      `yaml:"environment_protected" json:"environment_protected,omitempty"`
-	Variables            config.Raw `yaml:"variables" json:"-"`
+	Events               []string `yaml:"events" json:"events"`
+	Config               string   `yaml:"config" json:"config,omitempty"` // path of the CI configuration
+	RunnerIDs            []int64  `yaml:"runner_ids" json:"runner_ids,omitempty"`
+	RunnerEnvironment    string   `yaml:"runner_environment" json:"runner_environment,omitempty"`
+	RunnerTags           []string `yaml:"runner_tags" json:"runner_tags,omitempty"` // all of them
+	EnvironmentProtected *bool    `yaml:"environment_protected" json:"environment_protected,omitempty"`
+	Variables            *names   `yaml:"variables" json:"variables,omitempty"`
 }
 
 // The tokens of these state less. Each has the words that its token answers.
@@ -209,28 +216,7 @@ func (p rules) unavailable() []unavailable {
 			out = append(out, unavailable{Path: path, Value: r})
 		}
 	}
-	if p.Mode == modeLog {
-		out = append(out, unavailable{Path: "mode", Word: "mode: log"})
-	}
-	if p.Bind != nil {
-		add("bind.attestation", p.Bind.Attestation)
-	}
-	add("approvals", p.Approvals)
 	add("publish", p.Publish)
-	if o := p.Origin; o != nil {
-		add("origin.verify", o.Verify)
-		add("origin.reachable_from", o.ReachableOf)
-		add("origin.human", o.Human)
-		if g := o.GitHub; g != nil {
-			add("origin.github.runner_groups", g.RunnerGroups)
-			if g.Builder != nil {
-				add("origin.github.builder.repository_id", g.Builder.RepositoryID)
-			}
-		}
-		if g := o.GitLab; g != nil {
-			add("origin.gitlab.variables", g.Variables)
-		}
-	}
 	for i, s := range p.Sign {
 		path := config.Index("sign", i)
 		if s.Method != methodCosign && s.Method != methodNotation {

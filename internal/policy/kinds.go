@@ -197,8 +197,8 @@ func (l *loader) answers(s scope, kind string, o origin, r rules) {
 }
 
 // kind holds the rules that only one kind of forge answers.
-func (p *Policy) kind(o signing.Origin) signing.Reason {
-	rules := p.rules.Origin
+func (p *Policy) kind(a asked) signing.Reason {
+	rules, o := p.rules.Origin, a.origin
 	if o.Kind == "" || !slices.Contains(rules.kinds(), o.Kind) {
 		rule := "origin.kind"
 		if o.Kind != "" {
@@ -210,9 +210,9 @@ func (p *Policy) kind(o signing.Origin) signing.Reason {
 	var more []signing.Reason
 	switch o.Kind {
 	case kindGitHub:
-		return p.github(o, *rules.GitHub)
+		return p.github(a, *rules.GitHub)
 	case kindGitLab:
-		return gitlabRules(o, *rules.GitLab)
+		return p.gitlab(a, *rules.GitLab)
 	case kindForgejo:
 		if w := rules.Forgejo.Workflow; w != "" {
 			more = append(more, workflow(path+".workflow", o, w))
@@ -234,7 +234,7 @@ func (p *Policy) kind(o signing.Origin) signing.Reason {
 			more = append(more, definition(path+".definitions", o, "/_build?definitionId=", ids))
 		}
 	}
-	return node(path, append([]signing.Reason{trigger(path+".events", o, rules.events(o.Kind))}, more...)...)
+	return node(path, append(p.trigger(path+".events", o, rules.events(o.Kind)), more...)...)
 }
 
 // definition compares the id at the end of the URI of a build's definition.

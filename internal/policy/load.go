@@ -197,9 +197,19 @@ func (l *loader) project(s scope, d document) {
 			}
 			r = l.inherit(ps, inherited{rules: r}, from, pname).rules
 		}
-		l.whole(ps, r)
+		l.whole(ps, r, pr)
 		pr.policies[pname] = l.compile(pr, pname, r)
 	}
+	l.shadows(s, pr)
+}
+
+// forges are the hosts of the project's repositories.
+func (pr *project) forges() map[string]bool {
+	out := map[string]bool{}
+	for _, r := range pr.rows {
+		out[r.Forge] = true
+	}
+	return out
 }
 
 // compile makes a policy of rules that were checked. What does not compile was
@@ -233,12 +243,13 @@ func (l *loader) compile(pr *project, name string, r rules) *Policy {
 
 // words checks what is written in a policy of a project or a base.
 func (l *loader) words(s scope, r rules) {
-	if r.Mode != "" && r.Mode != modeEnforce && r.Mode != modeLog {
-		s.add("mode", "must be enforce or log")
-	}
+	l.modeWords(s, r)
 	compileList(s.at("tags"), r.Tags)
 	if r.Origin != nil {
 		l.originWords(s.at("origin"), *r.Origin)
+	}
+	if r.Approvals != nil {
+		l.approvalWords(s.at("approvals"), *r.Approvals)
 	}
 	l.sign(s.at("sign"), r.Sign)
 	if len(r.Freeze) > MaxPatterns {
@@ -258,14 +269,17 @@ func (l *loader) words(s scope, r rules) {
 
 // whole checks that a policy, with what it inherits, says everything that a
 // policy has to say, and asks no forge for what it cannot tell.
-func (l *loader) whole(s scope, r rules) {
+func (l *loader) whole(s scope, r rules, pr *project) {
 	switch {
 	case r.Origin == nil:
 		s.add("origin", "a policy needs the rules that a build has to meet")
 	default:
 		l.originWhole(s.at("origin"), *r.Origin, r)
 	}
-	if len(r.Sign) == 0 {
+	if r.Approvals != nil && r.Origin != nil {
+		l.approvalWhole(s.at("approvals"), *r.Approvals, r.Origin.kinds(), pr.forges())
+	}
+	if len(r.Sign) == 0 && r.Mode != modeLog {
 		s.add("sign", "a policy signs in 1 to %d ways, found 0", MaxSteps)
 	}
 }

@@ -18,6 +18,7 @@ func (l *loader) originWords(s scope, o origin) {
 		s.add("environment", "must be a name of at most %d characters", maxEnvironment)
 	}
 	l.kindWords(s, o)
+	l.forgeWords(s, o)
 }
 
 // originWhole checks that the rules on where a build comes from are complete.
@@ -36,6 +37,7 @@ func (l *loader) originWhole(s scope, o origin, r rules) {
 		}
 		l.answers(s, kind, o, r)
 	}
+	l.forgeWhole(s, o, r)
 	if o.GitHub != nil && o.GitHub.Builder != nil && o.GitHub.Builder.Path == "" {
 		s.add("github.builder.path", "must be the path of a workflow file, such as .github/workflows/container.yml")
 	}

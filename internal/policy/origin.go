@@ -11,27 +11,36 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// origin holds the origin of a build against the policy's rules.
-func (p *Policy) origin(o signing.Origin) signing.Reason {
-	rules := p.rules.Origin
-	children := []signing.Reason{
-		leaf("origin.refs", p.refs.match(o.SourceRepositoryRef), p.refs.String(), o.SourceRepositoryRef, "build from a branch or tag that the policy trusts"),
+// origin holds the origin of a build against the policy's rules. A repository's own
+// policy has those that it writes, and no others.
+func (p *Policy) origin(a asked) []signing.Reason {
+	rules, o := p.rules.Origin, a.origin
+	var children []signing.Reason
+	if !p.narrow || rules.Refs != nil {
+		children = append(children, leaf("origin.refs", p.refs.match(o.SourceRepositoryRef), p.refs.String(), o.SourceRepositoryRef, "build from a branch or tag that the policy trusts"))
 	}
-	if rules.RefProtected == nil || *rules.RefProtected {
+	if p.wantsProtected() {
 		was := "protected"
 		if !o.RefProtected {
 			was = "not protected, or the token does not say"
 		}
 		children = append(children, leaf("origin.ref_protected", o.RefProtected, "a protected branch or tag", was, "protect the branch or tag on the forge; a policy for builds of unprotected ones says `ref_protected: false`"))
 	}
-	children = append(children, p.reruns(o))
+	if !p.narrow || rules.Reruns != "" {
+		children = append(children, p.reruns(o))
+	}
 	if rules.Environment != "" {
 		// GitHub ignores the case of environment names, GitLab does not.
 		same := o.DeploymentEnvironment == rules.Environment || o.Kind == kindGitHub && fold(o.DeploymentEnvironment) == fold(rules.Environment)
 		children = append(children, leaf("origin.environment", same, rules.Environment, o.DeploymentEnvironment, "run the job in this deployment environment"))
 	}
-	children = append(children, p.kind(o))
-	return node("origin", children...)
+	if !p.narrow || len(rules.kinds()) > 0 {
+		children = append(children, p.kind(a))
+	}
+	if children = append(children, p.verify(a)...); len(children) == 0 {
+		return nil
+	}
+	return []signing.Reason{node("origin", children...)}
 }
 
 // reruns denies repeated attempts of a run by default: anyone who may write can
@@ -55,13 +64,17 @@ func (p *Policy) reruns(o signing.Origin) signing.Reason {
 	return leaf(rule, o.RunAttempt == "1", "the first attempt of a run", was, "start a new run instead of re-running this one, or write `reruns: allow`")
 }
 
-// trigger compares the event that caused the build.
-func trigger(rule string, o signing.Origin, events []string) signing.Reason {
+// trigger compares the event that caused the build. Only a repository's own policy
+// may leave the events out: those of the service's policy hold.
+func (p *Policy) trigger(rule string, o signing.Origin, events []string) []signing.Reason {
+	if p.narrow && events == nil {
+		return nil
+	}
 	fix := "start the build by one of these events"
 	if why := refused(o.BuildTrigger); why != "" {
 		fix = "sign in a build that is started by one of these events; " + o.BuildTrigger + " cannot be trusted: " + why
 	}
-	return leaf(rule, slices.Contains(events, o.BuildTrigger), oneOf(events), o.BuildTrigger, fix)
+	return []signing.Reason{leaf(rule, slices.Contains(events, o.BuildTrigger), oneOf(events), o.BuildTrigger, fix)}
 }
 
 func runnerLeaf(rule string, o signing.Origin, wanted string) signing.Reason {
@@ -74,17 +87,24 @@ func runnerLeaf(rule string, o signing.Origin, wanted string) signing.Reason {
 // (job_workflow_ref) are two rules. Without a builder they must be the same
 // file: a reusable workflow, wherever it is from, signs only where the policy
 // names it.
-func (p *Policy) github(o signing.Origin, g github) signing.Reason {
+func (p *Policy) github(a asked, g github) signing.Reason {
 	const path = "origin.github"
-	children := []signing.Reason{trigger(path+".events", o, g.Events), workflow(path+".workflow", o, g.Workflow)}
+	o := a.origin
+	children := append(p.trigger(path+".events", o, g.Events), workflow(path+".workflow", o, g.Workflow))
 	if g.Builder != nil {
-		children = append(children, builderRule(path+".builder", o, *g.Builder))
+		children = append(children, a.builder(path+".builder", *g.Builder))
 	} else {
 		same := o.BuildSignerURI != "" && o.BuildSignerURI == o.BuildConfigURI
 		children = append(children, leaf(path+".builder", same, "a job that the workflow defines itself: "+found(o.BuildConfigURI), o.BuildSignerURI, "the job is defined by a reusable workflow: name it as `builder` in the policy if it is trusted"))
 	}
 	if g.RunnerEnvironment != "" {
 		children = append(children, runnerLeaf(path+".runner_environment", o, g.RunnerEnvironment))
+	}
+	if len(g.RunnerGroups) > 0 {
+		children = append(children, a.runner(path+".runner_groups", "group", g.RunnerGroups, true, func(r signing.RunFacts) []string { return []string{r.RunnerGroup} }))
+	}
+	if len(g.RunnerLabels) > 0 {
+		children = append(children, a.runner(path+".runner_labels", "label", g.RunnerLabels, false, func(r signing.RunFacts) []string { return r.RunnerLabels }))
 	}
 	return node(path, children...)
 }
@@ -114,16 +134,31 @@ func workflow(rule string, o signing.Origin, path string) signing.Reason {
 	return leaf(rule, ok, clip(wanted), o.BuildConfigURI, fix)
 }
 
-// builderRule compares the reusable workflow that defines the job.
-func builderRule(path string, o signing.Origin, b builder) signing.Reason {
+// builder compares the reusable workflow that defines the job. The token names
+// its repository; where the policy has the id, the forge says whose that name is.
+func (a asked) builder(path string, b builder) signing.Reason {
+	o := a.origin
 	repo := b.Repository
 	if repo == "" {
 		repo = o.SourceRepository
 	}
+	var owned []signing.Reason
+	if b.RepositoryID != "" {
+		known := a.answered().Builder
+		if known == nil {
+			return node(path, a.silent(path+".repository_id", signing.PartBuilder, b.RepositoryID))
+		}
+		if b.Repository == "" {
+			repo = known.Repository
+		}
+		same := fold(known.Repository) == fold(repo) && known.ID == b.RepositoryID
+		owned = append(owned, leaf(path+".repository_id", same, b.RepositoryID, known.ID+", which is "+known.Repository, "the builder's name was taken over by another repository, or it was made anew: only if it is the right one, update its id"))
+	}
 	wanted := fmt.Sprintf("https://%s/%s/%s", o.Forge, repo, b.Path)
 	rest, ok := inRepository(o.BuildSignerURI, o.Forge, repo, "/")
 	ref, isFile := refOf(rest, b.Path)
-	children := []signing.Reason{leaf(path+".path", ok && isFile, clip(wanted), o.BuildSignerURI, "call the reusable workflow that the policy names")}
+	children := []signing.Reason{leaf(path+".path", ok && isFile && repo != "", clip(wanted), o.BuildSignerURI, "call the reusable workflow that the policy names")}
+	children = append(children, owned...)
 	if len(b.SHA) > 0 {
 		return node(path, append(children, leaf(path+".sha", slices.Contains(b.SHA, o.BuildSignerDigest), oneOf(b.SHA), o.BuildSignerDigest, "call the reusable workflow at a commit that the policy trusts"))...)
 	}
@@ -132,9 +167,10 @@ func builderRule(path string, o signing.Origin, b builder) signing.Reason {
 	return node(path, append(children, leaf(path+".ref", isFile && ref == o.SourceRepositoryRef && ref != "", o.SourceRepositoryRef, ref, "call the workflow at the ref of the build (`uses: ./...`), or pin commits with `sha`"))...)
 }
 
-func gitlabRules(o signing.Origin, g gitlab) signing.Reason {
+func (p *Policy) gitlab(a asked, g gitlab) signing.Reason {
 	const path = "origin.gitlab"
-	children := []signing.Reason{trigger(path+".events", o, g.Events)}
+	o := a.origin
+	children := p.trigger(path+".events", o, g.Events)
 	if g.Config != "" {
 		// GitLab writes PROJECT//PATH@REF.
 		rest, ok := inRepository(o.BuildConfigURI, o.Forge, o.SourceRepository, "//")
@@ -158,6 +194,12 @@ func gitlabRules(o signing.Origin, g gitlab) signing.Reason {
 			was = "not protected, or the token does not say"
 		}
 		children = append(children, leaf(path+".environment_protected", o.EnvironmentProtected, "a protected deployment environment", was, "protect the environment in GitLab and name it in the job"))
+	}
+	if len(g.RunnerTags) > 0 {
+		children = append(children, a.runner(path+".runner_tags", "tag", g.RunnerTags, false, func(r signing.RunFacts) []string { return r.RunnerLabels }))
+	}
+	if g.Variables != nil {
+		children = append(children, a.inputs(path+".variables", *g.Variables))
 	}
 	return node(path, children...)
 }

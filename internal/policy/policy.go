@@ -57,6 +57,7 @@ type Policy struct {
 	freeze      []window
 	when        []namedCondition
 	unavailable []unavailable
+	narrow      bool // of a repository's own policy: what is not written is not asked
 	digest      signing.Digest
 }
 
@@ -166,8 +167,10 @@ func (p *Policy) canonical(rows json.RawMessage) (signing.Digest, error) {
 		Repositories json.RawMessage `json:"repositories"`
 		Rules        rules           `json:"rules"`
 		BaseWhen     []string        `json:"base_when,omitempty"`
-		Unavailable  []unavailable   `json:"unavailable,omitempty"`
-	}{apiVersion, p.project.name, p.name, rows, p.rules.sorted(), p.rules.baseWhen, p.unavailable})
+
+		Approvals   *signing.ApprovalRule `json:"approvals,omitempty"`
+		Unavailable []unavailable         `json:"unavailable,omitempty"`
+	}{apiVersion, p.project.name, p.name, rows, p.rules.sorted(), p.rules.baseWhen, p.Approvals(), p.unavailable})
 	if err != nil {
 		return "", fmt.Errorf("encoding policy %s/%s: %w", p.project.name, p.name, err)
 	}
@@ -179,7 +182,7 @@ func (p *Policy) canonical(rows json.RawMessage) (signing.Digest, error) {
 func (p rules) sorted() rules {
 	p.Tags, p.Freeze = sortedSet(p.Tags), sortedSet(p.Freeze)
 	if b := p.Bind; b != nil {
-		if p.Bind = (&bind{DigestsOnly: onlyTrue(b.DigestsOnly), RevisionLabel: onlyTrue(b.RevisionLabel)}); *p.Bind == (bind{}) {
+		if p.Bind = (&bind{DigestsOnly: onlyTrue(b.DigestsOnly), RevisionLabel: onlyTrue(b.RevisionLabel), Attestation: onlyTrue(b.Attestation)}); *p.Bind == (bind{}) {
 			p.Bind = nil
 		}
 	}
@@ -190,7 +193,22 @@ func (p rules) sorted() rules {
 			s.Formats = nil // what is signed without the word
 		}
 	}
+	if p.Mode == modeEnforce {
+		p.Mode = ""
+	}
+	if p.RepositoryPolicy == repositoryHonour {
+		p.RepositoryPolicy = ""
+	}
+	p.Report = p.channels()
 	o := *p.Origin
+	o.Reachable = sortedSet(o.Reachable)
+	if o.Human != nil {
+		o.Human = &human{config.Duration(o.Human.maxAge())}
+	}
+	if o.Verify != nil {
+		v := o.Verify.sorted()
+		o.Verify = &v
+	}
 	o.Refs = sortedSet(o.Refs)
 	protected := o.RefProtected == nil || *o.RefProtected
 	o.RefProtected = &protected
@@ -199,7 +217,7 @@ func (p rules) sorted() rules {
 	}
 	if o.GitHub != nil {
 		g := *o.GitHub
-		g.Events = sortedSet(g.Events)
+		g.Events, g.RunnerGroups, g.RunnerLabels = sortedSet(g.Events), sortedSet(g.RunnerGroups), sortedSet(g.RunnerLabels)
 		if g.Builder != nil {
 			b := *g.Builder
 			b.SHA = sortedSet(b.SHA)
@@ -212,6 +230,7 @@ func (p rules) sorted() rules {
 		g.Events = sortedSet(g.Events)
 		g.RunnerIDs = slices.Compact(slices.Sorted(slices.Values(g.RunnerIDs)))
 		g.EnvironmentProtected = onlyTrue(g.EnvironmentProtected)
+		g.RunnerTags, g.Variables = sortedSet(g.RunnerTags), g.Variables.sorted()
 		o.GitLab = &g
 	}
 	if f := o.Forgejo; f != nil {
@@ -290,6 +309,10 @@ func (s *Set) find(o signing.Origin, policy string) (p *Policy, message string, 
 		return nil, "no project has the repository of this build", s.unknown(o)
 	}
 	if p, ok := r.project.policies[policy]; ok {
+		if p.Log() {
+			return nil, "signing policy " + policy + " is in log mode",
+				leaf("policy", false, "a policy that decides", policy+", which only records what it would have said", "name the policy "+p.rules.Shadows+" in the job")
+		}
 		return p, "", signing.Reason{}
 	}
 	return nil, "project " + r.project.name + " has no such signing policy",
@@ -351,9 +374,13 @@ func (p *Policy) Name() string { return p.name }
 func (p *Policy) Digest() signing.Digest { return p.digest }
 
 // Steps returns what is to be signed with which key, in order, one step for each
-// format, without key versions. The caller owns the result.
+// format, without key versions; nothing for a policy in log mode, which uses no
+// key. The caller owns the result.
 func (p *Policy) Steps() []signing.Step {
 	var out []signing.Step
+	if p.Log() {
+		return nil
+	}
 	for _, s := range p.rules.Sign {
 		out = append(out, s.steps()...)
 	}

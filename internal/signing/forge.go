@@ -1,6 +1,11 @@
 package signing
 
-import "time"
+import (
+	"cmp"
+	"reflect"
+	"slices"
+	"time"
+)
 
 // ForgeQuestion is what a policy wants to know from the forge of a build. The
 // zero value asks nothing.
@@ -23,6 +28,29 @@ type ForgeQuestion struct {
 	PolicyFile bool `json:"policyFile,omitempty"`
 	// BuilderRepository asks for the id of OWNER/NAME, that of a builder.
 	BuilderRepository string `json:"builderRepository,omitempty"`
+}
+
+// BuilderOfJob, as BuilderRepository, is the repository of the file that defines
+// the job, by the name in the token.
+const BuilderOfJob = "*"
+
+// Asks reports whether anything is asked at all.
+func (q ForgeQuestion) Asks() bool { return !reflect.DeepEqual(q, ForgeQuestion{}) }
+
+// And returns the question that asks what q and o ask. Where both name another
+// builder's repository, that of the job is asked for.
+func (q ForgeQuestion) And(o ForgeQuestion) ForgeQuestion {
+	both := func(a, b []string) []string { return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b)))) }
+	if q.BuilderRepository != "" && o.BuilderRepository != "" && q.BuilderRepository != o.BuilderRepository {
+		q.BuilderRepository = BuilderOfJob
+	}
+	return ForgeQuestion{
+		Run: q.Run || o.Run, Ref: q.Ref || o.Ref, Branches: both(q.Branches, o.Branches), Since: q.Since || o.Since,
+		Pulls: q.Pulls || o.Pulls, Commit: q.Commit || o.Commit, Environment: q.Environment || o.Environment,
+		Checks: q.Checks || o.Checks, CheckNames: both(q.CheckNames, o.CheckNames), Inputs: q.Inputs || o.Inputs,
+		Attestation: q.Attestation || o.Attestation, WorkflowFile: q.WorkflowFile || o.WorkflowFile, PolicyFile: q.PolicyFile || o.PolicyFile,
+		BuilderRepository: cmp.Or(q.BuilderRepository, o.BuilderRepository),
+	}
 }
 
 // The parts of ForgeFacts, as ForgeFacts.Unknown names them.

@@ -1,0 +1,141 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// The channels of `report`.
+const (
+	ReportCheck   = "check"   // a check run; a commit status where the forge has none
+	ReportStatus  = "status"  // a commit status
+	ReportComment = "comment" // a comment on the pull request, edited in place
+	ReportSummary = "summary" // the summary of the CI step
+)
+
+func reportWords() []string {
+	return []string{ReportCheck, ReportComment, ReportStatus, ReportSummary}
+}
+
+const (
+	repositoryHonour = "honour"
+	repositoryIgnore = "ignore"
+)
+
+// Channels returns where the result of a request is reported, sorted: a check
+// and the summary, if the policy does not say. The comment in which people are
+// asked for approval is no report.
+func (p *Policy) Channels() []string { return p.rules.channels() }
+
+func (p rules) channels() []string {
+	if p.Report == nil {
+		return []string{ReportCheck, ReportSummary}
+	}
+	return sortedSet(p.Report)
+}
+
+// Log reports whether the policy only records what it would have said.
+func (p *Policy) Log() bool { return p.rules.Mode == modeLog }
+
+// Shadows returns the policies in log mode that shadow p, by name. What they say
+// is recorded and decides nothing: each is evaluated with the facts of a request
+// for p, and the answers to p's Question.
+func (p *Policy) Shadows() []*Policy {
+	var out []*Policy
+	for _, other := range p.set.Policies() {
+		if other.project == p.project && other.Log() && other.rules.Shadows == p.name {
+			out = append(out, other)
+		}
+	}
+	return out
+}
+
+// Human reports whether the policy is for people, who submit what was signed
+// before, and not for jobs.
+func (p *Policy) Human() bool { return p.rules.Origin.Human != nil }
+
+// MaxSourceAge is how long ago what a person submits again may have ended; zero
+// for policies that are for jobs.
+func (p *Policy) MaxSourceAge() time.Duration {
+	if !p.Human() {
+		return 0
+	}
+	return p.rules.Origin.Human.maxAge()
+}
+
+// ReadsRepositoryPolicy reports whether the repository's own policy counts too.
+func (p *Policy) ReadsRepositoryPolicy() bool {
+	return p.rules.RepositoryPolicy != repositoryIgnore && !p.Log()
+}
+
+// Question returns everything that the rules of the policy, of those that shadow
+// it, and who may not approve ask the forge. The zero value asks nothing.
+func (p *Policy) Question() signing.ForgeQuestion {
+	q := p.question()
+	for _, other := range p.Shadows() {
+		q = q.And(other.question())
+	}
+	return q
+}
+
+func (p *Policy) question() signing.ForgeQuestion {
+	q := p.rules.question()
+	q.PolicyFile = p.ReadsRepositoryPolicy()
+	return q
+}
+
+// question returns what the rules ask of the forge.
+func (p rules) question() signing.ForgeQuestion {
+	var q signing.ForgeQuestion
+	q.Attestation = p.Bind != nil && given(p.Bind.Attestation)
+	if p.Approvals != nil {
+		exclude := p.Approvals.rule().Exclude
+		wrote := slices.Contains(exclude, signing.ExcludeAuthor)
+		q.Pulls, q.Commit = wrote || slices.Contains(exclude, signing.ExcludePusher), wrote
+		q.Run = slices.Contains(exclude, signing.ExcludeActor)
+	}
+	o := p.Origin
+	if o == nil {
+		return q
+	}
+	for _, ref := range o.Reachable {
+		q.Branches = append(q.Branches, ref)
+	}
+	if g := o.GitHub; g != nil {
+		q.Run = q.Run || len(g.RunnerGroups) > 0 || len(g.RunnerLabels) > 0
+		if g.Builder != nil && g.Builder.RepositoryID != "" {
+			q.BuilderRepository = signing.BuilderOfJob
+		}
+	}
+	if g := o.GitLab; g != nil {
+		q.Run = q.Run || len(g.RunnerTags) > 0
+		q.Inputs = g.Variables != nil
+	}
+	if o.Verify != nil {
+		o.Verify.ask(&q)
+	}
+	q.Branches = sortedSet(q.Branches)
+	return q
+}
+
+// ask adds what v asks.
+func (v verify) ask(q *signing.ForgeQuestion) {
+	q.Run = q.Run || given(v.Run)
+	if v.Ref != nil {
+		q.Ref, q.Since = true, q.Since || v.Ref.EnforcedFrom != ""
+	}
+	if v.Branch != nil {
+		q.Branches = append(q.Branches, v.Branch.Of...)
+		q.Since = q.Since || v.Branch.EnforcedFrom != ""
+	}
+	q.Pulls = q.Pulls || v.PullRequest != nil
+	q.Environment = q.Environment || v.Environment != nil
+	for _, c := range v.Checks {
+		q.Checks, q.CheckNames = true, append(q.CheckNames, c.Name)
+	}
+	q.CheckNames = sortedSet(q.CheckNames)
+	q.Inputs = q.Inputs || v.Inputs != nil
+	q.WorkflowFile = q.WorkflowFile || len(v.WorkflowBlobs) > 0
+}
