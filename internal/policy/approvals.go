@@ -120,8 +120,8 @@ func (l *loader) approvalWords(s scope, a approvals) {
 		}
 		l.groupWords(at, g)
 	}
-	words(s.at("exclude"), a.Exclude, excludeWords())
-	words(s.at("ways"), a.Ways, wayWords())
+	knownWords(s.at("exclude"), a.Exclude, excludeWords())
+	knownWords(s.at("ways"), a.Ways, wayWords())
 	if a.Ways != nil && !slices.ContainsFunc(a.Ways, func(w string) bool { return w != signing.ViaBreakGlass }) {
 		s.add("ways", "needs a way for every day, such as comment: break_glass is for emergencies")
 	}
@@ -161,8 +161,8 @@ func (l *loader) groupWords(s scope, g approvalGroup) {
 	}
 }
 
-// words checks a list of known words, each once.
-func words(s scope, list, known []string) {
+// knownWords checks a list of known words, each once.
+func knownWords(s scope, list, known []string) {
 	for i, w := range list {
 		if !slices.Contains(known, w) || slices.Contains(list[:i], w) {
 			s.index(i).add("", "must be %s, each once", oneOf(known))

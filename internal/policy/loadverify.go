@@ -265,7 +265,7 @@ func (l *loader) modeWords(s scope, r rules) {
 	if r.RepositoryPolicy != "" && r.RepositoryPolicy != repositoryHonour && r.RepositoryPolicy != repositoryIgnore {
 		s.add("repository_policy", "must be honour (the default) or ignore")
 	}
-	words(s.at("report"), r.Report, reportWords())
+	knownWords(s.at("report"), r.Report, reportWords())
 }
 
 // shadows checks, once the project is whole, that each policy in log mode is about

@@ -17,9 +17,9 @@ const RepositoryFile = ".sealwright/policy.yml"
 // MaxRepositoryFile bounds that file in bytes.
 const MaxRepositoryFile = 64 << 10
 
-// everyPolicy names the rules of a repository's own policy that hold for every
+// forAll names the rules of a repository's own policy that hold for every
 // signing policy.
-const everyPolicy = "all"
+const forAll = "all"
 
 // The form of a repository's own policy. It can only narrow: it has no words for
 // who may sign what, in which way and with which key.
@@ -130,7 +130,7 @@ func (r *RepositoryPolicy) Digest() signing.Digest { return r.digest }
 // parts are the rules for a signing policy: those for all, and its own.
 func (r *RepositoryPolicy) parts(policy string) []*Policy {
 	var out []*Policy
-	for _, name := range []string{everyPolicy, policy} {
+	for _, name := range []string{forAll, policy} {
 		if p := r.policies[name]; p != nil && (len(out) == 0 || out[0] != p) {
 			out = append(out, p)
 		}
