@@ -373,7 +373,10 @@ func (b *build) builder(ctx context.Context) error {
 	if err := b.get(ctx, g, path("repos", owner, name), nil, &r, "metadata: read"); err != nil {
 		return err
 	}
-	if r.ID <= 0 || !strings.EqualFold(r.FullName, owner+"/"+name) {
+	if r.ID <= 0 {
+		return garbled("repository "+clip(b.q.BuilderRepository), "it has no id")
+	}
+	if !strings.EqualFold(r.FullName, owner+"/"+name) {
 		// A redirect after a rename: the name in the token is not its name now.
 		return &signing.Error{Code: signing.NotFound, Message: "there is no repository " + clip(b.q.BuilderRepository) + " on " + b.host, Found: clip(r.FullName)}
 	}

@@ -49,7 +49,10 @@ func (b *build) ref(ctx context.Context, name string) (*signing.RefFacts, error)
 	if f.Contains, err = b.contains(ctx, commit); err != nil {
 		return nil, err
 	}
-	return f, b.protection(ctx, f)
+	if err := b.protection(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // gitObject is what a ref or a tag points to.
@@ -91,6 +94,8 @@ func (b *build) contains(ctx context.Context, head string) (bool, error) {
 		return false, nil
 	case err != nil:
 		return false, err
+	case v.Status == "":
+		return false, garbled("the comparison", "it has no status")
 	}
 	return (v.Status == "ahead" || v.Status == "identical") && v.MergeBase != nil && v.MergeBase.SHA == commit, nil
 }
