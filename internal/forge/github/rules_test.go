@@ -2,6 +2,7 @@ package github
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -147,7 +148,7 @@ func TestATagIsProtectedByTheRulesetsWhoseConditionsItMeets(t *testing.T) {
 	if got := ask(t, c, o, askRef).Ref; got.Protected {
 		t.Errorf("a disabled ruleset: %+v", got)
 	}
-	cannot(t, "GET "+web+"/rulesets", "metadata: read", signing.PartRef, o, askRef, func(n *fake) { n.answers = f.answers })
+	cannot(t, "GET "+web+"/rulesets", "metadata: read", signing.PartRef, o, askRef, func(n *fake) { maps.Copy(n.answers, f.answers) })
 }
 
 func TestRulesThatGuardNoWriterProtectNothing(t *testing.T) {
