@@ -116,7 +116,7 @@ func (c *Client) webhook(ctx context.Context, a *app, name string) []forge.Findi
 	}
 	insecure := fmt.Sprint(h.Insecure)
 	return []forge.Finding{
-		{What: name + ": webhook URL", OK: h.URL != "", Needed: "hearing of comments at once; without it they are polled", Found: clip(h.URL), Fix: "set it to PUBLIC_URL/webhooks/" + c.host},
+		{What: name + ": webhook URL", OK: h.URL != "", Needed: "hearing of comments at once; without it they are polled", Found: clip(h.URL), Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url"},
 		{What: name + ": webhook content type", OK: h.ContentType == "json", Needed: "deliveries are read as JSON only", Found: clip(h.ContentType), Fix: "set it to application/json"},
 		{What: name + ": webhook verifies TLS", OK: insecure == "0", Needed: "nobody else may read deliveries", Found: clip("insecure_ssl " + insecure), Fix: "enable SSL verification"},
 		{What: name + ": webhook secret", OK: h.Secret != "" && len(c.secrets) > 0, Needed: "a delivery without a signature is refused", Found: secretFound(h.Secret != "", len(c.secrets) > 0), Fix: "set the same secret in the App's settings and in webhook.secrets"},
