@@ -1,0 +1,347 @@
+package github
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang/snappy"
+	"github.com/google/go-cmp/cmp"
+	"github.com/secure-systems-lab/go-securesystemslib/dsse"
+	"github.com/sigstore/sigstore-go/pkg/root"
+	"github.com/sigstore/sigstore-go/pkg/testing/ca"
+
+	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// sigstore is a Sigstore as GitHub runs for private repositories: certificates
+// with Fulcio's extensions and signed timestamps, no logs. The timestamps are
+// those of sigstore-go's virtual one.
+type sigstore struct {
+	*ca.VirtualSigstore
+	authority *root.FulcioCertificateAuthority
+	key       crypto.Signer
+	logs      bool // demand the logs of the virtual one
+}
+
+func newSigstore(t *testing.T) *sigstore {
+	t.Helper()
+	v, err := ca.NewVirtualSigstore()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootCert, rootKey, err := ca.GenerateRootCa()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub, subKey, err := ca.GenerateFulcioIntermediate(rootCert, rootKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &sigstore{VirtualSigstore: v, key: subKey, authority: &root.FulcioCertificateAuthority{Root: rootCert, Intermediates: []*x509.Certificate{sub}}}
+}
+
+func (s *sigstore) FulcioCertificateAuthorities() []root.CertificateAuthority {
+	return []root.CertificateAuthority{s.authority}
+}
+
+func (s *sigstore) RekorLogs() map[string]*root.TransparencyLog {
+	if s.logs {
+		return s.VirtualSigstore.RekorLogs()
+	}
+	return nil
+}
+
+func (s *sigstore) CTLogs() map[string]*root.TransparencyLog { return nil }
+
+// claims are what a certificate and the statement under it say.
+type claims struct {
+	issuer, san, run, repository, commit, predicate string
+	digest                                          signing.Digest
+}
+
+// attest returns a bundle, as the forge would hold it.
+func (s *sigstore) attest(t *testing.T, c claims) []byte {
+	t.Helper()
+	must := func(err error) {
+		if err != nil {
+			t.Helper()
+			t.Fatal(err)
+		}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(err)
+	san, err := url.Parse(c.san)
+	must(err)
+	now := time.Now()
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(7), URIs: []*url.URL{san}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(9 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
+	for n, v := range map[int]string{8: c.issuer, 13: c.commit, 15: c.repository, 21: c.run} {
+		der, err := asn1.MarshalWithParams(v, "utf8")
+		must(err)
+		leaf.ExtraExtensions = append(leaf.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n}, Value: der})
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, leaf, s.authority.Intermediates[0], key.Public(), s.key)
+	must(err)
+	payload, err := json.Marshal(map[string]any{
+		"_type": "https://in-toto.io/Statement/v1", "predicateType": c.predicate, "predicate": map[string]any{"buildDefinition": map[string]any{}},
+		"subject": []any{map[string]any{"name": "registry.acme.dev/web", "digest": map[string]string{"sha256": c.digest.Hex()}}},
+	})
+	must(err)
+	const kind = "application/vnd.in-toto+json"
+	sum := sha256.Sum256(dsse.PAE(kind, payload))
+	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	must(err)
+	stamp, err := s.TimestampResponse(sig)
+	must(err)
+	out, err := json.Marshal(map[string]any{
+		"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+		"verificationMaterial": map[string]any{
+			"certificate":               map[string]any{"rawBytes": cert},
+			"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamp}}},
+		},
+		"dsseEnvelope": map[string]any{"payload": payload, "payloadType": kind, "signatures": []any{map[string]any{"sig": sig}}},
+	})
+	must(err)
+	return out
+}
+
+var (
+	built       = signing.DigestOf([]byte("image"))
+	askAttested = signing.ForgeQuestion{Attestation: true}
+	images      = []signing.Artifact{{Repository: "registry.acme.dev/web", Digest: built}, {Repository: "registry.acme.dev/web", Digest: built, Tag: "v1"}}
+)
+
+// ours is what this very run says of the image.
+func ours() claims {
+	o := origin()
+	return claims{issuer: "https://token.actions.githubusercontent.com", san: o.BuildSignerURI, run: o.RunInvocationURI, repository: webID, commit: sha, predicate: provenance, digest: built}
+}
+
+// holds makes the forge hold bundles for the image.
+func holds(f *fake, bundles ...[]byte) {
+	var list []any
+	for _, b := range bundles {
+		list = append(list, map[string]any{"repository_id": 1296269, "bundle": json.RawMessage(b)})
+	}
+	f.set("GET "+web+"/attestations/"+string(built), says(map[string]any{"attestations": list}))
+}
+
+func attested(t *testing.T) (*fake, *Client, *sigstore) {
+	s := newSigstore(t)
+	f, c := world(t, func(_ *forge.Config, o *Options) { o.Root = s })
+	return f, c, s
+}
+
+func TestAnAttestationOfThisRunIsVerified(t *testing.T) {
+	f, c, s := attested(t)
+	holds(f, s.attest(t, ours()))
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &signing.AttestationFacts{Verified: []signing.Attestation{{Digest: built, RepositoryID: webID, Commit: sha, Run: origin().RunInvocationURI, Predicate: provenance}}}
+	if d := cmp.Diff(want, facts.Attestations); d != "" {
+		t.Error(d, facts.Unknown)
+	}
+}
+
+func TestAnAttestationOfAnythingElseDoesNotCount(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*claims)
+		want   string
+	}{
+		"another run":        {func(c *claims) { c.run = strings.Replace(c.run, "30433642", "1", 1) }, "another run"},
+		"another attempt":    {func(c *claims) { c.run = strings.TrimSuffix(c.run, "1") + "2" }, "another run"},
+		"another repository": {func(c *claims) { c.repository = "42" }, "another repository id"},
+		"another commit":     {func(c *claims) { c.commit = head }, "another commit"},
+		"another predicate":  {func(c *claims) { c.predicate = "https://spdx.dev/Document" }, "another predicate"},
+		"another digest":     {func(c *claims) { c.digest = signing.DigestOf([]byte("other")) }, "does not verify"},
+		"another issuer":     {func(c *claims) { c.issuer = "https://gitlab.com" }, "does not verify"},
+		"an issuer like it":  {func(c *claims) { c.issuer = "https://token.actions.githubusercontent.com.evil.example" }, "does not verify"},
+		"another forge":      {func(c *claims) { c.san = "https://github.com.evil.example/acme/web/x.yml@main" }, "does not verify"},
+	} {
+		f, cl, s := attested(t)
+		claim := ours()
+		c.change(&claim)
+		holds(f, s.attest(t, claim))
+		facts, err := cl.Ask(t.Context(), origin(), images, askAttested)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := facts.Attestations; a == nil || len(a.Verified) != 0 || !strings.Contains(a.Refused[built], c.want) {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+}
+
+func TestAnAttestationThatSomebodyElseSignedOrChangedDoesNotCount(t *testing.T) {
+	f, c, s := attested(t)
+	good := s.attest(t, ours())
+	other := newSigstore(t)
+	other.VirtualSigstore = s.VirtualSigstore // its timestamps are good
+	var torn map[string]any
+	if err := json.Unmarshal(good, &torn); err != nil {
+		t.Fatal(err)
+	}
+	torn["verificationMaterial"].(map[string]any)["timestampVerificationData"] = map[string]any{}
+	untimed, _ := json.Marshal(torn)
+	var first map[string]any
+	_ = json.Unmarshal(good, &first)
+	envelope := first["dsseEnvelope"].(map[string]any)
+	payload, err := base64.StdEncoding.DecodeString(envelope["payload"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope["payload"] = append(payload, ' ') // the same statement in other bytes
+	swapped, _ := json.Marshal(first)
+	for name, b := range map[string][]byte{
+		"another authority": other.attest(t, ours()), "no timestamp": untimed, "another payload": swapped,
+		"no bundle": []byte(`{}`), "no object": []byte(`[]`), "too large": []byte(`"` + strings.Repeat("x", maxBundle) + `"`),
+	} {
+		holds(f, b)
+		facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := facts.Attestations; len(a.Verified) != 0 || a.Refused[built] == "" {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	// One that counts among others that do not.
+	holds(f, []byte(`{}`), other.attest(t, ours()), good)
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil || len(facts.Attestations.Verified) != 1 {
+		t.Errorf("%+v, %v", facts, err)
+	}
+}
+
+func TestARootWithATransparencyLogDemandsTheLog(t *testing.T) {
+	f, c, s := attested(t)
+	s.logs = true
+	holds(f, s.attest(t, ours()))
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := facts.Attestations; len(a.Verified) != 0 || !strings.Contains(a.Refused[built], "does not verify") {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestABundleIsFetchedFromWhereTheForgeKeepsIt(t *testing.T) {
+	f, c, s := attested(t)
+	good := s.attest(t, ours())
+	var auth string
+	f.set("GET /blob/1.json.sn", func(w http.ResponseWriter, r *http.Request) {
+		auth = r.Header.Get("Authorization")
+		_, _ = w.Write(snappy.Encode(nil, good))
+	})
+	at := func(u string) {
+		f.set("GET "+web+"/attestations/"+string(built), says(map[string]any{"attestations": []any{map[string]any{"bundle_url": u}}}))
+	}
+	base := strings.TrimRight(c.api.String(), "/")
+	at(base + "/blob/1.json.sn?sig=SECRET")
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil || len(facts.Attestations.Verified) != 1 || auth != "" {
+		t.Fatalf("%+v, %v; Authorization %q", facts.Attestations, err, auth)
+	}
+	for _, a := range facts.Asked {
+		if strings.Contains(a.What, "SECRET") {
+			t.Errorf("the record holds a credential: %s", a.What)
+		}
+	}
+	f.set("GET /blob/bad", says("not compressed"))
+	f.set("GET /blob/bomb", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), maxBundle+1)))
+	})
+	f.set("GET /blob/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/blob/1.json.sn", 302) })
+	for _, u := range []string{"", "ftp://x", base + "/blob/bad", base + "/blob/bomb", base + "/blob/moved", base + "/blob/gone", "https://user:pw@x/y"} {
+		at(u)
+		facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+		if err != nil || len(facts.Attestations.Verified) != 0 || facts.Attestations.Refused[built] == "" {
+			t.Errorf("%s: %+v, %v", u, facts, err)
+		}
+	}
+	f.set("GET /blob/down", fails(500, "oops"))
+	at(base + "/blob/down")
+	if _, err := c.Ask(t.Context(), origin(), images, askAttested); !signing.Temporary(err) {
+		t.Errorf("error = %v", err)
+	}
+	// GitHub's own example has addresses only; of this machine's none is asked.
+	f.set("GET "+web+"/attestations/"+string(built), says(recorded(t, "attestations.json")))
+	facts, err = c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil || len(facts.Attestations.Verified) != 0 || !strings.Contains(facts.Attestations.Refused[built], "none of 2") {
+		t.Errorf("%+v, %v", facts, err)
+	}
+}
+
+func TestAnAttestationOnALaterPageIsFound(t *testing.T) {
+	f, c, s := attested(t)
+	at := web + "/attestations/" + string(built)
+	f.set("GET "+at, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", fmt.Sprintf(`<http://%s%s?after=abc>; rel="next"`, r.Host, at))
+		fmt.Fprint(w, `{"attestations":[{"bundle":{}}]}`)
+	})
+	f.set("GET "+at+"?after=abc&per_page=100&predicate_type=provenance", says(map[string]any{"attestations": []any{map[string]any{"bundle": json.RawMessage(s.attest(t, ours()))}}}))
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil || len(facts.Attestations.Verified) != 1 {
+		t.Errorf("%+v, %v", facts.Attestations, err)
+	}
+}
+
+func TestWithoutAnAttestationOrARootThereIsNone(t *testing.T) {
+	f, c, _ := attested(t)
+	for name, h := range map[string]http.HandlerFunc{"none": says(`{"attestations":[]}`), "404": fails(404, "Not Found")} {
+		f.set("GET "+web+"/attestations/"+string(built), h)
+		facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+		if err != nil || facts.Attestations == nil || !strings.Contains(facts.Attestations.Refused[built], "no provenance attestation") {
+			t.Errorf("%s: %+v, %v", name, facts, err)
+		}
+	}
+	_, c = world(t)
+	if facts := ask(t, c, origin(), askAttested); facts.Attestations != nil || !strings.Contains(facts.Unknown[signing.PartAttestation], "attestation_root") {
+		t.Errorf("%+v", facts)
+	}
+	file := filepath.Join(t.TempDir(), "root.json")
+	if err := os.WriteFile(file, []byte(`{"mediaType":"x"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(forge.Config{Host: "github.com", AttestationRoot: file, Apps: []forge.App{{ID: "5"}}}, Options{}); err == nil || !strings.Contains(err.Error(), "attestation_root") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestAttestationsCannotBeAsked(t *testing.T) {
+	s := newSigstore(t)
+	f, c := world(t, func(_ *forge.Config, o *Options) { o.Root = s })
+	at := "GET " + web + "/attestations/" + string(built)
+	f.set(at, fails(403, "Resource not accessible by integration"))
+	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
+	if err != nil || facts.Attestations != nil || !strings.Contains(facts.Unknown[signing.PartAttestation], "attestations: read") {
+		t.Errorf("%+v, %v", facts, err)
+	}
+	for name, h := range map[string]http.HandlerFunc{"500": fails(500, "oops"), "no list": says(`{}`), "null": says(`{"attestations":null}`)} {
+		f.set(at, h)
+		if facts, err := c.Ask(t.Context(), origin(), images, askAttested); !signing.Temporary(err) || facts != nil {
+			t.Errorf("%s: %+v, %v", name, facts, err)
+		}
+	}
+}
