@@ -51,9 +51,9 @@ var allowed = map[string][]string{
 	"internal/workflow": {"store", "policy", "approval", "key", "method", "registry", "facts", "forge", "report", "view", "audit"},
 	// L4
 	"internal/server":   {"workflow", "store", "identity", "forge", "evidence", "view", "api", "audit"},
-	"internal/devworld": {"identity", "registry", "forge"},
-	"internal/testenv":  {"*"},
-	"internal":          {}, // this test
+	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {},
+	"internal/testenv": {"*"},
+	"internal":         {}, // this test
 	// L5
 	"cmd/sealwrightd":   {"*"},
 	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "policy/policytest", "audit", "view", "registry", "method", "method/*"},
@@ -63,12 +63,13 @@ var allowed = map[string][]string{
 // importers says who may import packages that have few customers: ours, and
 // those of others that are fenced in.
 var importers = map[string][]string{
-	"database/sql":                {"internal/store", "internal/store/storetest"},
-	"C":                           {"internal/key/pkcs11"},
-	"github.com/mattn/go-sqlite3": {"internal/store"},
-	"github.com/miekg/pkcs11":     {"internal/key/pkcs11"},
-	module + "/internal/devworld": {"cmd/sealwrightd", "internal/testenv"},
-	module + "/internal/testenv":  {},
+	"database/sql":                    {"internal/store", "internal/store/storetest"},
+	"C":                               {"internal/key/pkcs11"},
+	"github.com/mattn/go-sqlite3":     {"internal/store"},
+	"github.com/miekg/pkcs11":         {"internal/key/pkcs11"},
+	module + "/internal/devworld":     {"cmd/sealwrightd", "internal/testenv"},
+	module + "/internal/devworld/lab": {"cmd/sealwrightd", "internal/testenv", "internal/devworld"},
+	module + "/internal/testenv":      {},
 }
 
 // cgo lists the packages of others that may use cgo, the standard library's

@@ -21,19 +21,20 @@ func writable(body string) error {
 	if strings.TrimSpace(body) == "" {
 		return &signing.Error{Code: signing.Invalid, Message: "the comment is empty"}
 	}
-	fence := ""
+	code := false // GitLab knows only this kind of fence, at the beginning of a line
 	for line := range strings.Lines(body) {
-		line = strings.TrimSpace(line)
+		line = strings.TrimRight(strings.ReplaceAll(line, "\r", ""), " \n")
 		switch {
-		case fence != "":
-			if strings.HasPrefix(line, fence) {
-				fence = ""
-			}
-		case strings.HasPrefix(line, "```"), strings.HasPrefix(line, "~~~"):
-			fence = line[:3]
+		case code:
+			code = line != "```"
+		case strings.HasPrefix(line, "```"):
+			code = true
 		case len(line) > 1 && line[0] == '/' && (line[1] >= 'a' && line[1] <= 'z' || line[1] >= 'A' && line[1] <= 'Z'):
 			return &signing.Error{Code: signing.Invalid, Message: "a line of the comment begins like a quick action", Expected: "text that GitLab does not carry out", Found: strconv.Quote(clip(line))}
 		}
+	}
+	if code {
+		return &signing.Error{Code: signing.Invalid, Message: "a fence of the comment is not closed", Expected: "a line with ``` alone"}
 	}
 	return nil
 }
