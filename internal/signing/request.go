@@ -53,7 +53,10 @@ type Request struct {
 type Reports struct {
 	CheckRun string `json:"checkRun,omitempty"`
 	Comment  string `json:"comment,omitempty"` // of a report; Asking has that of the question
-	Status   Digest `json:"status,omitempty"`  // of what was last reported: equal is not sent again
+	// What was last written in each channel: equal is not sent again.
+	Check       Digest `json:"check,omitempty"`
+	Status      Digest `json:"status,omitempty"`
+	CommentBody Digest `json:"commentBody,omitempty"`
 }
 
 // Publisher says who writes the signatures of a Request to the registry.
