@@ -139,3 +139,21 @@ func (v verify) ask(q *signing.ForgeQuestion) {
 	q.Inputs = q.Inputs || v.Inputs != nil
 	q.WorkflowFile = q.WorkflowFile || len(v.WorkflowBlobs) > 0
 }
+
+// AsksForges returns the hosts of the forges that decisions by the policy need:
+// those of its project's repositories, sorted, if it asks a forge or people
+// anything; none else.
+func (p *Policy) AsksForges() []string {
+	if p.Log() || !p.Question().Asks() && p.Approvals() == nil {
+		return nil
+	}
+	var out []string
+	for _, rows := range []map[rowKey]*row{p.set.rows, p.set.owners} {
+		for at, r := range rows {
+			if r.project == p.project {
+				out = append(out, at.forge)
+			}
+		}
+	}
+	return sortedSet(out)
+}

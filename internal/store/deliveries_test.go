@@ -195,3 +195,45 @@ func TestRequestsThatWaitForPeopleAreListedInPages(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestJobsThatFollowAChangeAreWrittenWithIt(t *testing.T) {
+	s := open(t, Options{})
+	s.Follow(func(r *signing.Request) []Job {
+		if r.State != signing.AwaitingApproval {
+			return nil
+		}
+		return []Job{{Kind: "report", Ref: r.ID}}
+	})
+	due := func() (any bool) {
+		view(t, s, func(tx *Tx) (err error) { _, any, err = tx.NextDue("report"); return err })
+		return any
+	}
+	r := insert(t, s, 1)
+	if due() {
+		t.Error("a new Request is no change")
+	}
+	err := s.Update(t.Context(), "test", func(tx *Tx) error {
+		if err := moveRequest(tx, r, signing.AwaitingApproval); err != nil {
+			return err
+		}
+		return signing.Conflict // whatever comes after
+	})
+	if err == nil || due() {
+		t.Errorf("a change that did not happen has a job: %v", err)
+	}
+	update(t, s, func(tx *Tx) error { return moveRequest(tx, r, signing.AwaitingApproval) })
+	if !due() {
+		t.Error("a change of state has no job")
+	}
+	update(t, s, func(tx *Tx) error {
+		claims, err := tx.ClaimDue("report", "me", 1, time.Minute)
+		if err != nil {
+			return err
+		}
+		return tx.Finish(claims[0])
+	})
+	update(t, s, func(tx *Tx) error { return tx.SaveRequest(r) })
+	if !due() {
+		t.Error("an approval, which changes no state, has no job")
+	}
+}

@@ -41,7 +41,10 @@ func (tx *Tx) putRequest(r *signing.Request, to signing.RequestState) error {
 	}
 	set(tx, &r.State, to)
 	set(tx, &r.Version, next.Version)
-	return nil
+	if tx.follows == nil {
+		return nil
+	}
+	return tx.follow(nil, tx.follows(r))
 }
 
 // putTask is putRequest for a Task. An Intent comes with a queued Task and goes

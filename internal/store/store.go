@@ -83,8 +83,15 @@ type Store struct {
 
 	sequencing sync.Mutex // one Sequence at a time
 
+	follows atomic.Pointer[func(*signing.Request) []Job] // nil: nothing follows
+
 	updates, commits atomic.Int64
 }
+
+// Follow has jobs asked, from now on, in the transaction of each change of a
+// Request, with the Request as it then is: the jobs that it returns are written
+// with the change. jobs must be quick, and change nothing.
+func (s *Store) Follow(jobs func(*signing.Request) []Job) { s.follows.Store(&jobs) }
 
 // Stats counts what a Store has done since it was opened.
 type Stats struct {

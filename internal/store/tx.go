@@ -22,6 +22,7 @@ type Tx struct {
 	changes  []*rowChange          // to be written by flush, in order
 	changed  map[string]*rowChange // the same by id
 	held     *Claim                // the claim that was last found to hold, in this transaction
+	follows  func(*signing.Request) []Job
 	// broken is the first failure of SQLite, or of a write that was half-done.
 	// After it nothing is run any more: SQLite may have ended the transaction, and
 	// a statement would commit alone.

@@ -220,6 +220,9 @@ func (s *Store) runOne(o *op, now time.Time, seq *int64, shared bool) (own, err 
 		}
 	}
 	tx := &Tx{conn: s.writer, seal: s.seal, now: now, op: o, seq: *seq}
+	if jobs := s.follows.Load(); jobs != nil {
+		tx.follows = *jobs
+	}
 	own = call(o, tx)
 	if tx.broken != nil {
 		own = tx.broken // also where the closure swallowed it

@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/key"
@@ -98,6 +99,8 @@ type Options struct {
 	// read for comments whose delivery never came; 0 is DefaultForgePoll.
 	Forges    map[string]forge.Forge
 	ForgePoll map[string]time.Duration
+	// Directory says which accounts and identities are one person; nil knows nobody.
+	Directory *approval.Directory
 	// Heard, where set, is told of each delivery and command what became of it: a
 	// word of Heard's constants. The host is a configured one, or empty.
 	Heard func(host, outcome string)
