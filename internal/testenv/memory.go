@@ -1,0 +1,341 @@
+package testenv
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// Memory is a forge without HTTP: people, groups, one pull request for each commit,
+// and comments, as tests set them. What goes over the wire is tested with the
+// strict local forges; this one is for tests that need ten thousand requests.
+type Memory struct {
+	Name string // host
+	Now  func() time.Time
+
+	mu       sync.Mutex // guards all below
+	down     error
+	people   map[string]signing.Account // by id
+	groups   map[string][]string        // ids, by name as in ApprovalGroup.From
+	authors  []string                   // ids of who wrote every commit
+	unmapped []string
+	threads  map[string]signing.Thread // by commit
+	comments map[string][]forge.Comment
+	checks   map[string]forge.Check
+	writes   int
+}
+
+var _ forge.Forge = (*Memory)(nil)
+
+// memoryBot is the account that the service writes as.
+const memoryBot = "1"
+
+// NewMemory returns a forge with nobody in it.
+func NewMemory(host string, now func() time.Time) *Memory {
+	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}}
+}
+
+// Person adds an account that is in groups.
+func (m *Memory) Person(id, login string, groups ...string) signing.Account {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := signing.Account{Forge: m.Name, ID: id, Login: login}
+	m.people[id] = a
+	for _, g := range groups {
+		m.groups[g] = append(m.groups[g], id)
+	}
+	return a
+}
+
+// Leave takes an account out of a group.
+func (m *Memory) Leave(id, group string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.groups[group] = slices.DeleteFunc(m.groups[group], func(other string) bool { return other == id })
+}
+
+// Join puts an account into a group, once.
+func (m *Memory) Join(id, group string) {
+	m.Leave(id, group)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.groups[group] = append(m.groups[group], id)
+}
+
+// Wrote says who wrote every commit; Unmapped are authors without an account.
+func (m *Memory) Wrote(ids []string, unmapped ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.authors, m.unmapped = ids, unmapped
+}
+
+// Down makes everything that is asked fail, until nil.
+func (m *Memory) Down(err error) { m.mu.Lock(); defer m.mu.Unlock(); m.down = err }
+
+// Written returns how many comments, edits, checks and statuses were written.
+func (m *Memory) Written() int { m.mu.Lock(); defer m.mu.Unlock(); return m.writes }
+
+// Host implements forge.Forge.
+func (m *Memory) Host() string { return m.Name }
+
+func (m *Memory) accounts(ids []string) []signing.Account {
+	var out []signing.Account
+	for _, id := range ids {
+		out = append(out, m.people[id])
+	}
+	return out
+}
+
+// Ask implements forge.Origin: the run is in progress, the branch protected, and
+// the commit came by an open pull request.
+func (m *Memory) Ask(_ context.Context, o signing.Origin, _ []signing.Artifact, q signing.ForgeQuestion) (*signing.ForgeFacts, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return nil, m.down
+	}
+	f := &signing.ForgeFacts{Forge: m.Name, At: m.Now()}
+	who := signing.Account{Forge: m.Name, ID: o.ActorID, Login: o.Actor}
+	if q.Run {
+		f.Run = &signing.RunFacts{
+			RepositoryID: o.SourceRepositoryIdentifier, HeadRepositoryID: o.SourceRepositoryIdentifier, ID: o.RunID, Attempt: o.RunAttempt, Commit: o.SourceRepositoryDigest,
+			Event: o.BuildTrigger, Status: "in_progress", Running: true, JobRunning: true, Actor: who, Restarter: who,
+		}
+	}
+	if q.Ref {
+		f.Ref = &signing.RefFacts{Ref: o.SourceRepositoryRef, Exists: true, Commit: o.SourceRepositoryDigest, Contains: true, Protected: true}
+	}
+	if q.Pulls {
+		pull := signing.PullRequest{Number: m.number(o.SourceRepositoryDigest), Open: true, Base: "main", Head: o.SourceRepositoryDigest, Authors: m.accounts(m.authors), Unmapped: m.unmapped}
+		if len(pull.Authors) > 0 {
+			pull.Author = pull.Authors[0]
+		}
+		f.Pulls = &signing.PullFacts{Pulls: []signing.PullRequest{pull}}
+	}
+	if q.Commit {
+		f.Commit = &signing.CommitFacts{SHA: o.SourceRepositoryDigest, Authors: m.accounts(m.authors), Unmapped: m.unmapped}
+	}
+	if q.PolicyFile {
+		f.PolicyFile = &signing.PolicyFileFacts{Branch: "main", Commit: o.SourceRepositoryDigest}
+	}
+	for _, b := range q.Branches {
+		f.Branches = append(f.Branches, signing.RefFacts{Ref: b, Exists: true, Contains: true, Protected: true})
+	}
+	return f, nil
+}
+
+// Compare implements forge.Origin.
+func (m *Memory) Compare(context.Context, forge.Repository, string, string) (forge.Comparison, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return forge.Comparison{Commits: 1, Subjects: []string{"a change"}}, m.down
+}
+
+// number is that of the pull request of a commit.
+func (m *Memory) number(commit string) string {
+	if t, ok := m.threads[commit]; ok {
+		return t.Number
+	}
+	m.threads[commit] = signing.Thread{Forge: m.Name, Kind: signing.ThreadPull, Number: strconv.Itoa(len(m.threads) + 1)}
+	return m.threads[commit].Number
+}
+
+// Standing implements forge.People.
+func (m *Memory) Standing(_ context.Context, _ forge.Repository, who signing.Account, groups []string) (forge.Standing, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a, ok := m.people[who.ID]
+	switch {
+	case m.down != nil:
+		return forge.Standing{}, m.down
+	case !ok || who.Forge != m.Name:
+		return forge.Standing{}, &signing.Error{Code: signing.NotFound, Message: "no such account"}
+	}
+	s := forge.Standing{Account: a, Reads: true}
+	for _, g := range groups {
+		if slices.Contains(m.groups[g], who.ID) {
+			s.Groups = append(s.Groups, g)
+		}
+	}
+	return s, nil
+}
+
+// Members implements forge.People.
+func (m *Memory) Members(_ context.Context, _ forge.Repository, groups []string) (map[string][]signing.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := map[string][]signing.Account{}
+	for _, g := range groups {
+		out[g] = m.accounts(m.groups[g])
+	}
+	return out, m.down
+}
+
+// Account implements forge.People.
+func (m *Memory) Account(_ context.Context, id string) (signing.Account, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a, ok := m.people[id]; ok || m.down != nil {
+		return a, m.down
+	}
+	return signing.Account{}, &signing.Error{Code: signing.NotFound, Message: "no such account"}
+}
+
+// Find implements forge.Threads.
+func (m *Memory) Find(_ context.Context, r forge.Repository, commit string) (signing.Thread, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return signing.Thread{}, m.down
+	}
+	m.number(commit)
+	t := m.threads[commit]
+	t.RepositoryID, t.Repository, t.URL = r.ID, r.Name, "https://"+m.Name+"/"+r.Name+"/pull/"+t.Number
+	return t, nil
+}
+
+// Open implements forge.Threads: there always is a pull request.
+func (m *Memory) Open(context.Context, forge.Repository, string, string) (signing.Thread, forge.Comment, error) {
+	return signing.Thread{}, forge.Comment{}, &signing.Error{Code: signing.Denied, Message: "no issues here"}
+}
+
+// Close implements forge.Threads.
+func (m *Memory) Close(context.Context, signing.Thread) error { return nil }
+
+func place(t signing.Thread) string { return t.RepositoryID + " " + t.Kind + " " + t.Number }
+
+// Comment implements forge.Threads.
+func (m *Memory) Comment(_ context.Context, t signing.Thread, id string) (forge.Comment, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return forge.Comment{}, m.down
+	}
+	for _, c := range m.comments[place(t)] {
+		if c.ID == id {
+			return c, nil
+		}
+	}
+	return forge.Comment{}, &signing.Error{Code: signing.NotFound, Message: "no such comment"}
+}
+
+// Comments implements forge.Threads.
+func (m *Memory) Comments(_ context.Context, t signing.Thread, since time.Time) ([]forge.Comment, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []forge.Comment
+	for _, c := range m.comments[place(t)] {
+		if !c.Created.Before(since) {
+			out = append(out, c)
+		}
+	}
+	return out, m.down
+}
+
+// Say writes a comment of a person.
+func (m *Memory) Say(t signing.Thread, who signing.Account, body string) forge.Comment {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.add(t, who, body)
+}
+
+func (m *Memory) add(t signing.Thread, who signing.Account, body string) forge.Comment {
+	at := m.Now()
+	c := forge.Comment{ID: fmt.Sprintf("%s-%d", t.Number, len(m.comments[place(t)])+1), Kind: "comment", Author: who, Body: body, Created: at, Updated: at}
+	m.comments[place(t)] = append(m.comments[place(t)], c)
+	return c
+}
+
+// Post implements forge.Writer.
+func (m *Memory) Post(_ context.Context, t signing.Thread, body string) (forge.Comment, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return forge.Comment{}, m.down
+	}
+	m.writes++
+	return m.add(t, signing.Account{Forge: m.Name, ID: memoryBot, Login: "sealwright[bot]", Bot: true}, body), nil
+}
+
+// Edit implements forge.Writer.
+func (m *Memory) Edit(_ context.Context, t signing.Thread, id, body string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, c := range m.comments[place(t)] {
+		if c.ID == id && m.down == nil {
+			m.comments[place(t)][i].Body = body
+			m.writes++
+			return nil
+		}
+	}
+	return cmp.Or(m.down, error(&signing.Error{Code: signing.NotFound, Message: "no such comment"}))
+}
+
+// Mine implements forge.Writer.
+func (m *Memory) Mine(_ context.Context, t signing.Thread, marker string) ([]forge.Comment, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []forge.Comment
+	for _, c := range m.comments[place(t)] {
+		if first, _, _ := strings.Cut(c.Body, "\n"); c.Author.ID == memoryBot && first == marker {
+			out = append(out, c)
+		}
+	}
+	return out, m.down
+}
+
+// Collapse implements forge.Writer.
+func (m *Memory) Collapse(context.Context, signing.Thread, string) error { return nil }
+
+// React implements forge.Writer.
+func (m *Memory) React(context.Context, signing.Thread, forge.Comment, string) error { return nil }
+
+// Check implements forge.Reports.
+func (m *Memory) Check(_ context.Context, _ forge.Repository, c forge.Check) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return "", m.down
+	}
+	m.writes++
+	c.ID = cmp.Or(c.ID, strconv.Itoa(len(m.checks)+1))
+	m.checks[c.ID] = c
+	return c.ID, nil
+}
+
+// Status implements forge.Reports.
+func (m *Memory) Status(context.Context, forge.Repository, forge.Status) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes++
+	return m.down
+}
+
+// ReadCheck implements forge.Reports.
+func (m *Memory) ReadCheck(_ context.Context, _ forge.Repository, id string) (forge.Check, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, ok := m.checks[id]; ok || m.down != nil {
+		return c, m.down
+	}
+	return forge.Check{}, &signing.Error{Code: signing.NotFound, Message: "no such check"}
+}
+
+// Authenticate implements forge.Hooks: nothing is delivered here.
+func (m *Memory) Authenticate(http.Header, []byte, time.Time) (forge.Delivery, error) {
+	return forge.Delivery{}, &signing.Error{Code: signing.Unauthenticated, Message: "no deliveries here"}
+}
+
+// Parse implements forge.Hooks.
+func (m *Memory) Parse(forge.Delivery) (forge.Event, error) {
+	return forge.Event{Kind: forge.EventIgnored, Why: "no use"}, nil
+}
