@@ -37,7 +37,7 @@ const (
 // Evidence is the content of a file.
 type Evidence struct {
 	Log     string          `json:"log"`     // name of the audit log
-	Request signing.Request `json:"request"` // Version 0
+	Request signing.Request `json:"request"` // Version 0, without Asking and Reports
 	Tasks   []signing.Task  `json:"tasks"`   // Version and Tries 0
 	// Keys are the public halves of the keys that signed.
 	Keys   []signing.KeyRecord `json:"keys"`
@@ -92,9 +92,10 @@ func Write(e *Evidence, sign func(what string, content signing.Digest) ([]byte, 
 }
 
 // normal leaves out what no event tells and nobody needs: how often a row was
-// written, and tries of a step.
+// written, tries of a step, and where the service keeps what it wrote on the forge.
+// Who was asked and what they said is in Approvals and in the events.
 func normal(e Evidence) Evidence {
-	e.Request.Version = 0
+	e.Request.Version, e.Request.Asking, e.Request.Reports = 0, nil, nil
 	tasks := make([]signing.Task, len(e.Tasks))
 	for i, t := range e.Tasks {
 		t.Version, t.Tries = 0, 0

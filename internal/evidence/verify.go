@@ -154,8 +154,8 @@ func sinceText(s *Since) string {
 func consistent(e *Evidence) error {
 	r := &e.Request
 	again := normal(*e)
-	if again.Request.Version != r.Version || !reflect.DeepEqual(again.Tasks, e.Tasks) {
-		return refuse("the evidence says what no event can tell", "no version, no tries, no failure of a task that did not fail", "one of them")
+	if r.Version != 0 || r.Asking != nil || r.Reports != nil || !reflect.DeepEqual(again.Tasks, e.Tasks) {
+		return refuse("the evidence says what no event can tell", "no version, no state of comments, no tries, no failure of a task that did not fail", "one of them")
 	}
 	if !r.State.Terminal() {
 		return refuse("the request is not over", "a request in its last state", string(r.State))
