@@ -1,7 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"slices"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -15,7 +17,7 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy, Publish: string(r.Publish),
 		Artifacts: make([]Artifact, 0, len(r.Artifacts)), Tasks: make([]Task, 0, len(tasks)),
 		Origin: fromOrigin(r.Origin), CancelRequested: r.CancelRequested, Failure: fromError(r.Failure),
-		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint,
+		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint, Source: r.Source,
 	}
 	for _, a := range r.Artifacts {
 		out.Artifacts = append(out.Artifacts, Artifact{Repository: string(a.Repository), Digest: string(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})
@@ -35,6 +37,33 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 			ID: t.ID, Artifact: ref, Below: below[ref], Method: t.Step.Method, Format: t.Step.Options[optionFormat], Key: t.Step.Key,
 			State: t.State, Recognised: t.Recognised, Locations: t.Locations, Failure: fromError(t.Failure),
 		})
+	}
+	return out
+}
+
+// FromApproval returns where r stands with people, nil if its policy asks nobody
+// or it is not decided. code is what a command repeats, empty if none counts now.
+func FromApproval(r signing.Request, t signing.Tally, code string) *Approval {
+	if r.Decision == nil || r.Decision.Approvals == nil {
+		return nil
+	}
+	rule := r.Decision.Approvals
+	out := &Approval{Code: code, Groups: []ApprovalGroup{}, Ways: append([]string{}, rule.Ways...), ExpiresSeconds: int64(rule.Expires / time.Second)}
+	if a := r.Asking; a != nil {
+		out.Forge, out.Repository, out.Number, out.URL, out.Comment = a.Thread.Forge, a.Thread.Repository, a.Thread.Number, a.Thread.URL, a.URL
+	}
+	for i, g := range rule.Groups {
+		one := ApprovalGroup{Required: g.Required, From: append([]string{}, g.From...)}
+		if i < len(t.Groups) {
+			one.Required, one.Given = t.Groups[i].Required, len(t.Groups[i].People)
+		}
+		out.Groups = append(out.Groups, one)
+	}
+	for _, a := range r.Approvals {
+		out.Given = append(out.Given, GivenApproval{By: cmp.Or(a.By.Login, a.Person), Forge: a.By.Forge, Via: a.Via, At: a.At, URL: a.URL, Deny: a.Deny, Reason: a.Reason, Ticket: a.Ticket})
+	}
+	for _, e := range r.Decision.Excluded {
+		out.Excluded = append(out.Excluded, ExcludedApprover{Who: cmp.Or(e.Account.Login, e.Account.ID, e.Unmapped), Why: e.Why})
 	}
 	return out
 }

@@ -39,6 +39,10 @@ var letsIn = map[string][]string{
 	"GET /v1/trust/log":                    {"anyone"},
 	"GET /log/checkpoint":                  {"auditor", "admin"}, // unless public
 	"GET /log/tile/*":                      {"auditor", "admin"},
+	"POST /v1/requests/:id/approve":        {"approver"},
+	"POST /v1/requests/:id/deny":           {"approver"},
+	"POST /v1/requests/:id/resubmit":       {"submitter"},
+	"POST /v1/requests/:id/retry":          {"admin"},
 	"POST /hooks/github/:host":             {"anyone"}, // who is authenticated by a signature
 	"POST /hooks/gitlab/:host":             {"anyone"},
 	"GET /healthz":                         {"anyone"},

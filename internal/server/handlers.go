@@ -43,17 +43,20 @@ func (s *Server) submit(c echo.Context, who caller) error {
 	h := c.Response().Header()
 	h.Set(api.HeaderCapability, receipt.Capability)
 	h.Set(echo.HeaderLocation, api.PathRequests+"/"+receipt.Request.ID)
-	return c.JSON(status, wire(receipt.Snapshot))
+	return c.JSON(status, s.wire(receipt.Snapshot))
 }
 
-func wire(snap workflow.Snapshot) api.Request {
+func (s *Server) wire(snap workflow.Snapshot) api.Request {
 	r := *snap.Request
 	r.Version = snap.Version()
 	tasks := make([]signing.Task, 0, len(snap.Tasks))
 	for _, t := range snap.Tasks {
 		tasks = append(tasks, *t)
 	}
-	return api.FromRequest(r, tasks, snap.Checkpoint)
+	out := api.FromRequest(r, tasks, snap.Checkpoint)
+	tally, code := s.Workflow.Standing(snap.Request)
+	out.Approval = api.FromApproval(r, tally, code)
+	return out
 }
 
 // read answers GET /v1/requests/{id}, at once or, with ?wait=, when the version
@@ -78,7 +81,7 @@ func (s *Server) read(c echo.Context, who caller) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, wire(snap))
+	return c.JSON(http.StatusOK, s.wire(snap))
 }
 
 func waitOf(c echo.Context) (wait time.Duration, version int64, err error) {
@@ -105,7 +108,7 @@ func (s *Server) cancel(c echo.Context, who caller) error {
 	if err != nil {
 		return s.refuseToken(c, who, err)
 	}
-	return c.JSON(http.StatusOK, wire(snap))
+	return c.JSON(http.StatusOK, s.wire(snap))
 }
 
 func (s *Server) checkpoint(c echo.Context, _ caller) error {

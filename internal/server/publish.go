@@ -82,7 +82,7 @@ func (s *Server) published(c echo.Context, who caller) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(http.StatusOK, wire(snap))
+	return c.JSON(http.StatusOK, s.wire(snap))
 }
 
 func place(r api.LeaseRequest) workflow.Place {

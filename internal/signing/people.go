@@ -132,6 +132,7 @@ type Asking struct {
 	// Comment is the id of the service's own comment, Body the digest of what it
 	// wrote there last: a difference means that somebody else edited it.
 	Comment string    `json:"comment,omitempty"`
+	URL     string    `json:"url,omitempty"` // of that comment; for people
 	Body    Digest    `json:"body,omitempty"`
 	Asked   time.Time `json:"asked,omitzero"`
 	// Reminded is when people were reminded, once; zero before.

@@ -198,17 +198,36 @@ func clip(s string, most int) string {
 	return s
 }
 
-// needed reports whether a job has anything to do for e.
+// needed reports whether a job has anything to do for e. What commands nothing is
+// answered and forgotten: most comments do not.
 func (w *Workflow) needed(e forge.Event) bool {
 	switch e.Kind {
-	case forge.EventComment, forge.EventButton:
-		return !e.Sender.Bot && e.Sender.Known()
+	case forge.EventComment:
+		return !e.Sender.Bot && e.Sender.Known() && e.Comment != "" && addressed(e.Body)
+	case forge.EventButton:
+		return !e.Sender.Bot && e.Sender.Known() && e.Button != ""
 	default:
 		return false
 	}
 }
 
-// deliver deals with one delivery under its claim.
-func (w *Workflow) deliver(ctx context.Context, c *store.Claim, _ forge.Forge, d *store.Delivery, _ forge.Event) error {
-	return w.delivered(ctx, c, d, HeardIgnored)
+// deliver deals with one delivery under its claim. What fails in a way that may
+// pass is an error, and tried again until what it names is over.
+func (w *Workflow) deliver(ctx context.Context, c *store.Claim, f forge.Forge, d *store.Delivery, e forge.Event) error {
+	if !w.needed(e) {
+		return w.delivered(ctx, c, d, HeardIgnored)
+	}
+	if e.Kind == forge.EventButton {
+		outcome, err := w.press(ctx, f, d, e)
+		if err != nil {
+			return err
+		}
+		return w.delivered(ctx, c, d, outcome)
+	}
+	m := mention{thread: e.Thread, comment: e.Comment, sender: e.Sender, body: e.Body, again: c.Tries > 1}
+	outcome, err := w.hear(ctx, f, m)
+	if err != nil {
+		return err
+	}
+	return w.delivered(ctx, c, d, outcome, m.handled(d.Forge))
 }

@@ -119,6 +119,8 @@ type Workflow struct {
 	full          atomic.Bool                   // due jobs may wait for a slot: who gives one back wakes the dispatcher
 	drives        sync.WaitGroup
 	hooks         *crew // deals with webhook deliveries
+	reporters     *crew
+	threads       keyed // one comment of a thread is dealt with at a time
 
 	mu         sync.Mutex
 	living     map[string]*live  // guarded by mu; Requests that are worked on or waited for
@@ -168,6 +170,8 @@ func New(o Options) (*Workflow, error) {
 		alarmed: map[string]bool{},
 	}
 	w.hooks = newCrew(w, jobDelivery, deliveryWorkers, w.loadDeliveries)
+	w.reporters = newCrew(w, jobReport, reportWorkers, w.loadReports)
+	w.Store.Follow(w.follow)
 	return w, nil
 }
 
@@ -181,7 +185,14 @@ func (w *Workflow) Run(ctx context.Context) error {
 	w.run, w.stopped = ctx, false
 	w.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, loop := range []func(context.Context){w.dispatch, w.sequence, w.tidy} {
+	loops := []func(context.Context){w.dispatch, w.sequence, w.tidy}
+	if len(w.Forges) > 0 {
+		loops = append(loops, w.hooks.run, w.reporters.run)
+	}
+	for _, f := range w.Forges {
+		loops = append(loops, func(ctx context.Context) { w.poll(ctx, f) })
+	}
+	for _, loop := range loops {
 		wg.Go(func() { loop(ctx) })
 	}
 	wg.Wait()
@@ -370,12 +381,17 @@ func (w *Workflow) revive(ctx context.Context) error {
 	return err
 }
 
-// forget removes expired replay keys, a batch to a commit.
+// forget removes expired replay keys and old deliveries, a batch to a commit.
 func (w *Workflow) forget(ctx context.Context) error {
 	for {
 		n := 0
-		err := w.Store.Update(ctx, "tidy", func(tx *store.Tx) (err error) {
-			n, err = tx.Expire(expireBatch)
+		err := w.Store.Update(ctx, "tidy", func(tx *store.Tx) error {
+			keys, err := tx.Expire(expireBatch)
+			if err != nil {
+				return err
+			}
+			old, err := tx.ForgetDeliveries(expireBatch)
+			n = max(keys, old)
 			return err
 		})
 		if err != nil || n < expireBatch {
