@@ -51,7 +51,7 @@ var allowed = map[string][]string{
 	"internal/workflow": {"store", "policy", "approval", "key", "method", "registry", "facts", "forge", "report", "view", "audit"},
 	// L4
 	"internal/server":   {"workflow", "store", "identity", "forge", "evidence", "view", "api", "audit"},
-	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {},
+	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {}, "internal/devworld/hub": {},
 	"internal/testenv": {"*"},
 	"internal":         {}, // this test
 	// L5
@@ -69,6 +69,7 @@ var importers = map[string][]string{
 	"github.com/miekg/pkcs11":         {"internal/key/pkcs11"},
 	module + "/internal/devworld":     {"cmd/sealwrightd", "internal/testenv"},
 	module + "/internal/devworld/lab": {"cmd/sealwrightd", "internal/testenv", "internal/devworld"},
+	module + "/internal/devworld/hub": {"cmd/sealwrightd", "internal/testenv", "internal/devworld"},
 	module + "/internal/testenv":      {},
 }
 
