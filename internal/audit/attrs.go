@@ -32,15 +32,21 @@ var kindTable = map[string]kind{
 	ConfigLoaded:   {aboutService, []string{"policies"}, []string{"generation", "keys", "config"}},
 	ConfigRefused:  {aboutService, []string{"files", "generation"}, nil},
 
-	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission"}, originAttrs)},
+	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission", "source_request"}, originAttrs)},
 	RequestAttached:  {aboutRequest, nil, slices.Concat([]string{"idempotency"}, originAttrs)},
 	RequestDecided:   {aboutRequest, []string{"effect", "basis"}, []string{"project", "policy", "policy_digest", "decision", "generation"}},
 	RequestDenied:    {aboutRequest, []string{"rules"}, []string{"code", "failure", "basis", "project", "policy", "policy_digest", "decision", "generation"}},
 	RequestSigning:   {aboutRequest, []string{"basis"}, []string{"generation", "tasks"}},
+	RequestAsked:     {aboutRequest, []string{"basis", "round", "forge", "source_id", "thread", "comment"}, []string{"why"}},
+	RequestReminded:  {aboutRequest, []string{"round", "comment"}, nil},
+	RequestApproved:  {aboutRequest, []string{"basis", "person", "via", "record"}, []string{"forge", "account", "comment"}},
+	RequestDisagreed: {aboutRequest, []string{"basis", "person", "via", "record"}, []string{"forge", "account", "comment"}},
+	CommandRefused:   {aboutRequest, []string{"via", "code"}, []string{"forge", "account", "person", "comment", "verb", "failure"}},
+	BreakGlass:       {aboutRequest, []string{"person", "ticket", "record"}, []string{"basis", "forge", "account", "comment"}},
 	CancelRequested:  {aboutRequest, nil, originAttrs},
 	RequestCompleted: {aboutRequest, nil, []string{"tasks"}},
 	RequestFailed:    {aboutRequest, []string{"code"}, []string{"failure", "tasks"}},
-	RequestCanceled:  {aboutRequest, nil, slices.Concat([]string{"code", "failure"}, originAttrs)},
+	RequestCanceled:  {aboutRequest, nil, slices.Concat([]string{"code", "failure", "superseded_by", "person"}, originAttrs)},
 	RequestExpired:   {aboutRequest, nil, []string{"code", "failure"}},
 
 	TaskPrepared:   {aboutTask, []string{"repository", "digest", "method", "key", "intent"}, []string{"tag", "key_version", "record"}},
@@ -123,6 +129,7 @@ var (
 	reURI    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~:/@=%#+-]{0,511}$`)
 	reRule   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.\[\]-]{0,127}$`)
 	reTask   = regexp.MustCompile(`^sr_[0-9A-HJKMNP-TV-Z]{16}\.[1-9][0-9]{0,5}$`)
+	rePerson = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@#+-]{0,127}$`) // FORGE:ID, or a name in the configuration
 	reMore   = regexp.MustCompile(`^\+[1-9][0-9]{0,5}$`)
 	reRoot   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
@@ -138,8 +145,11 @@ var grammars = map[string]func(string) bool{
 	},
 	"generation": reNumber.MatchString, "tasks": reNumber.MatchString, "tries": reNumber.MatchString, "attempt": reNumber.MatchString,
 	"size": reNumber.MatchString, "known_size": reNumber.MatchString, "root": reRoot.MatchString, "known_root": reRoot.MatchString,
-	"key_version": reRoot.MatchString,
-	"policies":    nil, "keys": nil, "config": nil, "files": nil, "policy_digest": nil, "basis": nil, "body": nil, "idempotency": nil,
+	"key_version": reRoot.MatchString, "round": reNumber.MatchString,
+	"person": rePerson.MatchString, "account": reID.MatchString, "via": reWord.MatchString, "verb": reWord.MatchString,
+	"thread": reNumber.MatchString, "comment": reName.MatchString, "ticket": nil,
+	"source_request": signing.ValidRequestID, "superseded_by": signing.ValidRequestID,
+	"policies": nil, "keys": nil, "config": nil, "files": nil, "policy_digest": nil, "basis": nil, "body": nil, "idempotency": nil,
 	"subject": nil, "token": nil, "ref": nil, "digest": nil, "intent": nil, "envelope": nil, "submission": nil, "decision": nil, "record": nil, "failure": nil,
 	"issuer": reURL.MatchString, "forge": reHost.MatchString, "source": rePath.MatchString, "source_id": reID.MatchString,
 	"owner_id": reID.MatchString, "commit": reCommit.MatchString, "run": reID.MatchString, "job": reID.MatchString, "actor_id": reID.MatchString,

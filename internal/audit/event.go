@@ -33,6 +33,12 @@ const (
 	RequestDenied    = "request.denied"           // the names of the rules that refused it
 	RequestSigning   = "request.signing"          // rechecked; Tasks may ask for keys from here on
 	CancelRequested  = "request.cancel_requested" // the run withdrew it while Tasks were worked on
+	RequestAsked     = "request.asked"            // people were asked; a new round voids the codes of those before
+	RequestReminded  = "request.reminded"         // the same people, once more
+	RequestApproved  = "request.approved"         // a person approved this basis
+	RequestDisagreed = "request.disagreed"        // a person denied: the request ends, or the person's approval does not count any more
+	CommandRefused   = "request.command_refused"  // a person's command that does not count
+	BreakGlass       = "request.break_glass"      // beside request.approved: the alarm that somebody goes around the quorum
 	RequestCompleted = "request.completed"
 	RequestFailed    = "request.failed"
 	RequestCanceled  = "request.canceled"

@@ -20,6 +20,7 @@ func Submitted(r *signing.Request) map[string]string {
 	}
 	out := map[string]string{"body": string(r.BodyDigest), "idempotency": Hashed(r.IdempotencyKey), "submission": string(r.SubmissionDigest())}
 	Put(out, "policy", r.Policy)
+	Put(out, "source_request", r.Source)
 	PutList(out, "artifacts", names)
 	Origin(out, r.Identity, r.Origin)
 	return out
@@ -50,6 +51,37 @@ func Denied(r *signing.Request, generation int64) map[string]string {
 	PutList(out, "rules", rules)
 	Put(out, "project", r.Project)
 	Put(out, "policy", r.Policy)
+	return out
+}
+
+// Asked returns the attributes of RequestAsked, for the question as it stands. why
+// says what made a further round necessary: "edited", "gone"; empty for the first.
+func Asked(r *signing.Request, why string) map[string]string {
+	out := map[string]string{"basis": string(r.Decision.BasisDigest), "round": strconv.Itoa(r.Asking.Round)}
+	Put(out, "forge", r.Asking.Thread.Forge)
+	Put(out, "source_id", r.Asking.Thread.RepositoryID)
+	Put(out, "thread", r.Asking.Thread.Number)
+	Put(out, "comment", r.Asking.Comment)
+	Put(out, "why", why)
+	return out
+}
+
+// Approved returns the attributes of RequestApproved and RequestDisagreed.
+func Approved(a signing.Approval) map[string]string {
+	out := map[string]string{"basis": string(a.BasisDigest), "record": string(a.Digest())}
+	Put(out, "person", a.Person)
+	Put(out, "via", a.Via)
+	Put(out, "forge", a.By.Forge)
+	Put(out, "account", a.By.ID)
+	Put(out, "comment", a.Ref)
+	return out
+}
+
+// BrokeGlass returns the attributes of BreakGlass.
+func BrokeGlass(a signing.Approval) map[string]string {
+	out := Approved(a)
+	delete(out, "via")
+	out["ticket"] = Hashed(a.Ticket)
 	return out
 }
 

@@ -22,6 +22,9 @@ func (r Request) SubmissionDigest() Digest {
 // observations.
 func (d Decision) Digest() Digest { return encodedDigest(d) }
 
+// Digest returns the digest of the whole Approval.
+func (a Approval) Digest() Digest { return encodedDigest(a) }
+
 // RecordDigest returns the digest of what a Task is and has: artifact, step,
 // intent, envelope, locations. Its state and how often something was tried are
 // told by the order of its events.
