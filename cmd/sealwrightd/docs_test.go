@@ -57,24 +57,25 @@ func (b block) String() string { return fmt.Sprintf("%s:%d", b.doc, b.line) }
 // kinds lists the info strings that a block may have. There is none for "not
 // looked at": a block without one is an error.
 var kinds = map[string]func(*testing.T, block){
-	"text":              func(*testing.T, block) {}, // a picture, or what a program prints
-	"nginx elsewhere":   func(*testing.T, block) {}, // another program's file
-	"json":              checkJSON,
-	"yaml config":       checkConfig,
-	"yaml keys":         checkKeys,
-	"yaml policy":       checkPolicy,
-	"yaml cases":        checkCases,
-	"yaml job":          checkYAML, // run by TestCommandsOfTheDocumentsRun
-	"yaml workflow":     checkWorkflow,
-	"yaml gitlab":       checkGitLab,
-	"yaml registries.d": checkYAML,
-	"sh tried":          checkShell, // run by TestCommandsOfTheDocumentsRun
-	"sh background":     checkShell, // likewise
-	"yaml kubernetes":   checkYAML,  // nothing here runs it
-	"yaml ci":           checkYAML,  // of a CI system that nothing here runs
-	"sh container":      checkShell, // run by .ci/doors
-	"sh elsewhere":      checkShell, // run by the conformance suite, or needs what a test does not have: a cluster, a domain
-	"sh builds":         checkTargets,
+	"text":                   func(*testing.T, block) {}, // a picture, or what a program prints
+	"nginx elsewhere":        func(*testing.T, block) {}, // another program's file
+	"json":                   checkJSON,
+	"yaml config":            checkConfig,
+	"yaml keys":              checkKeys,
+	"yaml policy":            checkPolicy,
+	"yaml cases":             checkCases,
+	"yaml repository-policy": checkRepositoryPolicy,
+	"yaml job":               checkYAML, // run by TestCommandsOfTheDocumentsRun
+	"yaml workflow":          checkWorkflow,
+	"yaml gitlab":            checkGitLab,
+	"yaml registries.d":      checkYAML,
+	"sh tried":               checkShell, // run by TestCommandsOfTheDocumentsRun
+	"sh background":          checkShell, // likewise
+	"yaml kubernetes":        checkYAML,  // nothing here runs it
+	"yaml ci":                checkYAML,  // of a CI system that nothing here runs
+	"sh container":           checkShell, // run by .ci/doors
+	"sh elsewhere":           checkShell, // run by the conformance suite, or needs what a test does not have: a cluster, a domain
+	"sh builds":              checkTargets,
 }
 
 func documents(t *testing.T) map[string]string {
@@ -238,6 +239,12 @@ func checkPolicy(t *testing.T, b block) {
 	slices.Sort(told)
 	if diff := cmp.Diff(slices.Compact(told), words); diff != "" {
 		t.Errorf("the table (-) and what the example denies for (+) differ:\n%s", diff)
+	}
+}
+
+func checkRepositoryPolicy(t *testing.T, b block) {
+	if _, err := policy.LoadRepositoryPolicy([]byte(b.text)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -447,7 +454,7 @@ func TestTheDocumentsNameEverySettingWordFactMetricAndStep(t *testing.T) {
 		{"docs/operations.md", "setting of sealwright.yaml", tags(reflect.TypeFor[Config](), "yaml")},
 		{"docs/operations.md", "setting of keys.yaml", tags(reflect.TypeFor[key.File](), "yaml")},
 		{"docs/operations.md", "metric", matches(t, `"(sealwright_[a-z_]+)"`, "internal/server/metrics.go")},
-		{"docs/policy.md", "word of a policy", matches(t, "yaml:\"([a-z_A-Z]+)\"", "internal/policy/file.go")},
+		{"docs/policy.md", "word of a policy", matches(t, "yaml:\"([a-z_A-Z]+)\"", "internal/policy/file.go", "internal/policy/forms.go")},
 		{"docs/policy.md", "fact", tags(reflect.TypeFor[signing.Facts](), "json")},
 		{"docs/signing-cycle.md", "transaction", matches(t, `(?:[uU]pdate|moveTask)\((?:ctx|context\.WithoutCancel\(ctx\)), "([a-z ]+)"`, "internal/workflow/*.go", "internal/store/*.go")},
 		{"docs/signing-cycle.md", "kind of event", matches(t, `= "([a-z]+\.[a-z_]+)"`, "internal/audit/event.go")},

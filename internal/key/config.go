@@ -87,7 +87,6 @@ type Require struct {
 	// VerifyRun demands that the forge's API confirms the run, Attestation that
 	// the forge holds an attestation of this run for the digest, and
 	// BranchApprovals a number of reviews that the branch's protection demands.
-	// This version cannot ask a forge: each of them denies every use.
 	VerifyRun       bool `yaml:"verify_run" json:"verifyRun,omitempty"`
 	Attestation     bool `yaml:"attestation" json:"attestation,omitempty"`
 	BranchApprovals int  `yaml:"branch_approvals" json:"branchApprovals,omitempty"`

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sealwright/sealwright/internal/signing"
@@ -17,13 +16,33 @@ type Use struct {
 	Project, Policy string
 	Artifacts       []signing.Artifact
 	Facts           signing.Facts
-	Approvals       int // people whose valid approval of this basis counts
+	// Recheck says that the Request was decided on before, and that people have
+	// approved where they had to. The run, which is over by then, and what it
+	// attested are not judged again: the sealed Decision says that they were.
+	Recheck bool
+	// Rule is what the Decision asks of people, nil if it asks nobody.
+	Rule      *signing.ApprovalRule
+	Approvals int // people whose valid approval of this basis counts
+}
+
+// Question returns what the conditions of keys want to know of the forge.
+func (r *Ring) Question(keys ...string) signing.ForgeQuestion {
+	var q signing.ForgeQuestion
+	for _, id := range keys {
+		k, ok := r.keys[id]
+		if !ok {
+			continue // Permit refuses it by name
+		}
+		req := k.config.Require
+		q = q.And(signing.ForgeQuestion{Run: req.VerifyRun, Attestation: req.Attestation, Ref: req.BranchApprovals > 0})
+	}
+	return q
 }
 
 // Permit says whether the owner of the key lets it be used so, as a tree of
 // reasons: the key is there and its certificate valid, the method, the policy
 // and every repository are in its scope, and the least conditions hold. What is
-// missing denies, and so does a condition that this version cannot check.
+// missing denies, and so does what the forge did not answer.
 func (r *Ring) Permit(u Use) signing.Reason {
 	root := signing.Reason{Rule: "key", Wanted: "key " + u.Key + " may be used"}
 	k, ok := r.keys[u.Key]
@@ -92,7 +111,7 @@ func (q Require) reasons(u Use) []signing.Reason {
 		out = append(out, signing.Reason{Rule: rule + "protected_ref", Pass: origin.RefProtected, Wanted: "a protected ref", Found: fmt.Sprintf("%s, protected: %t", origin.SourceRepositoryRef, origin.RefProtected), Fix: "run the job on a branch or tag that the forge protects"})
 	}
 	if q.Approvals > 0 {
-		out = append(out, signing.Reason{Rule: rule + "approvals", Pass: u.Approvals >= q.Approvals, Wanted: fmt.Sprintf("at least %d", q.Approvals), Found: strconv.Itoa(u.Approvals), Fix: "use a policy with as many approvals as the key demands"})
+		out = append(out, q.approvals(rule+"approvals", u))
 	}
 	if len(q.Events) > 0 {
 		out = append(out, oneOf(rule+"events", origin.BuildTrigger, q.Events))
@@ -105,13 +124,14 @@ func (q Require) reasons(u Use) []signing.Reason {
 	if len(q.RunnerEnvironments) > 0 {
 		out = append(out, oneOf(rule+"runner_environments", origin.RunnerEnvironment, q.RunnerEnvironments))
 	}
-	for _, c := range []struct {
-		set  bool
-		name string
-	}{{q.VerifyRun, "verify_run"}, {q.Attestation, "attestation"}, {q.BranchApprovals > 0, "branch_approvals"}} {
-		if c.set {
-			out = append(out, signing.Reason{Rule: rule + c.name, Wanted: "the forge confirms it", Found: "this version cannot ask a forge", Fix: "take the condition out of the keys file, or wait for the version that can"})
-		}
+	if q.VerifyRun && !u.Recheck {
+		out = append(out, verifyRun(rule+"verify_run", u.Facts))
+	}
+	if q.Attestation && !u.Recheck {
+		out = append(out, attested(rule+"attestation", u))
+	}
+	if q.BranchApprovals > 0 {
+		out = append(out, branchApprovals(rule+"branch_approvals", u.Facts, q.BranchApprovals))
 	}
 	for i := range out {
 		if out[i].Pass {

@@ -18,12 +18,14 @@ const (
 	fromRegistry = "registry"
 	fromJob      = "job"
 	fromService  = "service"
+	fromForge    = "forge"
 )
 
 // factSources says of each fact who states it and what it is.
 func factSources() map[string][2]string {
+	out := forgeSources()
 	const o, i, m = "facts.origin.", "facts.images[].", "facts.images[].manifests[]."
-	out := map[string][2]string{
+	maps.Copy(out, map[string][2]string{
 		"facts.policy":                        {fromJob, "the policy that was asked for"},
 		"facts.now":                           {fromService, "when the request was submitted, UTC"},
 		"facts.identity.issuer":               {fromToken, ""},
@@ -75,7 +77,7 @@ func factSources() map[string][2]string {
 		i + "annotations":                     {fromJob, "in the manifest"},
 		i + "platforms":                       {fromJob, "in the manifest: `linux/arm64/v8`"},
 		m + "kind":                            {fromRegistry, "also `attestation` and `foreign`, see [methods](methods.md)"},
-	}
+	})
 	// What is below an index has the facts of an image; a tag is of an image only.
 	for name, source := range maps.Clone(out) {
 		below := strings.Replace(name, i, m, 1)
@@ -86,34 +88,63 @@ func factSources() map[string][2]string {
 	return out
 }
 
+// forgeSources says what the forge states. Everything there is its answer; those
+// that do not speak for themselves are explained.
+func forgeSources() map[string][2]string {
+	const f = "facts.forge."
+	out := map[string][2]string{}
+	walkFacts(reflect.TypeFor[signing.ForgeFacts](), "facts.forge", func(path string, _ reflect.Type) { out[path] = [2]string{fromForge, ""} })
+	for name, what := range map[string]string{
+		"forge": "its host", "at": "when it answered", "unknown": "by part: why there is no answer", "run.running": "in progress when it was asked",
+		"run.headRepositoryID": "another one than the build's is a fork", "run.restarter.id": "who started this attempt", "run.runnerLabels": "tags on GitLab",
+		"ref.contains": "the build's commit is on it", "ref.since": "from when on the protection is as it is", "ref.bypass": "who may pass by the rules",
+		"checks.checks[].ok": "neutral and skipped are not", "inputs.names": "values are not recorded", "pulls.pulls[].result": "the commit that merging made",
+		"environment.protectedOnly": "only protected branches may deploy", "attestations.verified[].run": "of images: verified, not only listed",
+	} {
+		out[f+name] = [2]string{fromForge, what}
+	}
+	for name, what := range map[string]string{
+		"id": "the request that a person submits again", "policy": "under which it was signed", "state": "how it ended", "ended": "when",
+	} {
+		out["facts.source."+name] = [2]string{fromService, what}
+	}
+	return out
+}
+
 // FactsTable returns the table of facts as Markdown: their names as `when` writes
 // them, types, and who states them.
 func FactsTable() string {
 	sources := factSources()
 	var b strings.Builder
 	b.WriteString("| fact | type | from | |\n|---|---|---|---|\n")
-	var walk func(t reflect.Type, path string)
-	walk = func(t reflect.Type, path string) {
-		for i := range t.NumField() {
-			f := t.Field(i)
-			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			at := path + "." + name
-			switch {
-			case f.Type.Kind() == reflect.Struct && f.Type != reflect.TypeFor[time.Time]():
-				walk(f.Type, at)
-			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct:
-				walk(f.Type.Elem(), at+"[]")
-			default:
-				source, ok := sources[at]
-				if !ok {
-					source = [2]string{"?", "?"}
-				}
-				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", at, factType(f.Type), source[0], source[1])
-			}
+	walkFacts(reflect.TypeFor[signing.Facts](), "facts", func(at string, t reflect.Type) {
+		source, ok := sources[at]
+		if !ok {
+			source = [2]string{"?", "?"}
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", at, factType(t), source[0], source[1])
+	})
+	return b.String()
+}
+
+// walkFacts visits every fact below a struct, in order.
+func walkFacts(t reflect.Type, path string, visit func(path string, t reflect.Type)) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		at, ft := path+"."+name, f.Type
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		switch {
+		case ft.Kind() == reflect.Struct && ft != reflect.TypeFor[time.Time]():
+			walkFacts(ft, at, visit)
+		case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct:
+			walkFacts(ft.Elem(), at+"[]", visit)
+		default:
+			visit(at, ft)
 		}
 	}
-	walk(reflect.TypeFor[signing.Facts](), "facts")
-	return b.String()
 }
 
 // factType names a type as people say it.
@@ -121,13 +152,15 @@ func factType(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Time]():
 		return "time"
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+		return "bytes"
 	case t.Kind() == reflect.Slice:
 		return "list of " + factType(t.Elem())
 	case t.Kind() == reflect.Map:
 		return "map of " + factType(t.Elem())
 	case t.Kind() == reflect.Bool:
 		return "bool"
-	case t.Kind() == reflect.Int64:
+	case t.Kind() == reflect.Int64, t.Kind() == reflect.Int:
 		return "number"
 	}
 	return "text"

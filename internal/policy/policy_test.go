@@ -94,10 +94,10 @@ func evaluate(t *testing.T, set *Set, f signing.Facts, whole bool) string {
 	fmt.Fprintf(&b, "%s\n", effect)
 	if err != nil {
 		fmt.Fprintf(&b, "find: %v\n", err)
-		if effect == signing.Allow {
+		if effect != signing.Deny {
 			t.Error("allowed, but there is no policy to be found")
 		}
-	} else if found != p && effect == signing.Allow {
+	} else if found != p && effect != signing.Deny {
 		t.Error("allowed by the policy of another project")
 	}
 	if whole {
@@ -110,7 +110,7 @@ func evaluate(t *testing.T, set *Set, f signing.Facts, whole bool) string {
 			}
 		}
 	}
-	if effect == signing.Allow != why.Pass || effect != signing.Allow && len(why.Failures()) == 0 {
+	if effect != signing.Deny != why.Pass || effect == signing.NeedsApproval && p.ApprovalsWith(f.Forge) == nil || effect == signing.Deny && len(why.Failures()) == 0 {
 		t.Errorf("effect %s, but the tree says %v", effect, why.Pass)
 	}
 	return b.String()

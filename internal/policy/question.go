@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -84,6 +85,69 @@ func (p *Policy) question() signing.ForgeQuestion {
 	q := p.rules.question()
 	q.PolicyFile = p.ReadsRepositoryPolicy()
 	return q
+}
+
+// RecheckQuestion returns what has to be asked again before a key is used, as
+// section "rechecks" of the design has it: how refs are protected now, and what
+// the repository's own policy says of it. The run has ended when people have
+// approved, and is judged at submission only.
+func (p *Policy) RecheckQuestion() signing.ForgeQuestion {
+	return p.question().Recheck()
+}
+
+// FurtherRecheck is Further for a recheck.
+func (p *Policy) FurtherRecheck(f *signing.ForgeFacts) signing.ForgeQuestion {
+	return p.Further(f).Recheck()
+}
+
+// Recheck holds what the forge answered to RecheckQuestion against the policy. The
+// repository's own policy has to be the one that was decided on, whose digest is
+// in the basis; its rules on refs are held too.
+func (p *Policy) Recheck(f signing.Facts, decided signing.Digest) signing.Reason {
+	a := asked{f.Origin, f.Forge}
+	children := p.recheck(a)
+	if p.ReadsRepositoryPolicy() && f.Forge != nil {
+		wanted := orElse(string(decided), "no "+RepositoryFile)
+		if a.answered().PolicyFile == nil {
+			children = append(children, a.silent(ruleRepository, signing.PartPolicyFile, wanted))
+		} else {
+			now := p.RepositoryDigest(f.Forge)
+			if f.Forge.PolicyFile.Exists && now == "" {
+				now = "a policy that cannot be read"
+			}
+			children = append(children, leaf(ruleRepository, now == decided, wanted, orElse(string(now), "no such file"), "the repository's own policy has changed since the decision: submit again"))
+		}
+		if own, err := p.ofRepository(f.Forge); err == nil && own != nil {
+			for _, part := range own.parts(p.name) {
+				if more := part.recheck(a); len(more) > 0 {
+					children = append(children, below(ruleRepository, node(config.Key("policies", part.name), more...)))
+				}
+			}
+		}
+	}
+	if len(children) == 0 {
+		return leaf("recheck", true, "nothing that the forge has to confirm again", "nothing was asked", "")
+	}
+	return node("recheck", children...)
+}
+
+// recheck holds the rules on refs.
+func (p *Policy) recheck(a asked) []signing.Reason {
+	o := p.rules.Origin
+	if o == nil {
+		return nil
+	}
+	var out []signing.Reason
+	if len(o.Reachable) > 0 {
+		out = append(out, a.reachable(o.Reachable, p.wantsProtected()))
+	}
+	if v := o.Verify; v != nil && v.Ref != nil {
+		out = append(out, a.ref(*v.Ref))
+	}
+	if b := branchOf(o.Verify); b != nil {
+		out = append(out, a.branches(*b))
+	}
+	return out
 }
 
 // question returns what the rules ask of the forge.

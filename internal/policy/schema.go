@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"strings"
@@ -60,15 +61,13 @@ func formOf(t reflect.Type, path string) map[string]any {
 		// Any value: known, not built yet.
 		out["description"] = "Known and not built yet: a policy with this word denies every request."
 		return out
+	case reflect.PointerTo(t).Implements(reflect.TypeFor[config.Short]()):
+		// One word, or the long form.
+		out["anyOf"] = []any{shortOf(t), longOf(t, path)}
+	case t == reflect.TypeFor[config.Duration]():
+		out["type"], out["pattern"] = "string", `^[0-9][0-9.hms]*$`
 	case t.Kind() == reflect.Struct:
-		properties := map[string]any{}
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" {
-				properties[name] = schemaOf(f.Type, strings.TrimPrefix(path+"."+name, "."))
-			}
-		}
-		out["type"], out["additionalProperties"], out["properties"] = "object", false, properties
+		return longOf(t, path)
 	case t.Kind() == reflect.Map:
 		out["type"], out["additionalProperties"] = "object", formOf(t.Elem(), path)
 	case t.Kind() == reflect.Slice:
@@ -81,6 +80,40 @@ func formOf(t reflect.Type, path string) map[string]any {
 		out["type"] = "string"
 	}
 	return out
+}
+
+// longOf is the schema of a struct or a list.
+func longOf(t reflect.Type, path string) map[string]any {
+	if t.Kind() == reflect.Slice {
+		return map[string]any{"type": "array", "items": schemaOf(t.Elem(), path+"[]"), "maxItems": MaxPatterns}
+	}
+	properties := map[string]any{}
+	var add func(t reflect.Type)
+	add = func(t reflect.Type) {
+		for i := range t.NumField() {
+			f := t.Field(i)
+			name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			switch {
+			case options == "inline":
+				add(f.Type)
+			case name != "":
+				properties[name] = schemaOf(f.Type, strings.TrimPrefix(path+"."+name, "."))
+			}
+		}
+	}
+	add(t)
+	return map[string]any{"type": "object", "additionalProperties": false, "properties": properties}
+}
+
+// shortOf is the schema of the one word.
+func shortOf(t reflect.Type) map[string]any {
+	switch t {
+	case reflect.TypeFor[names]():
+		return map[string]any{"const": "none"}
+	case reflect.TypeFor[human]():
+		return map[string]any{"const": true}
+	}
+	return map[string]any{"type": "string"}
 }
 
 // bound is what a schema says of a value beyond its type.
@@ -97,8 +130,10 @@ func constraints() map[string]bound {
 		return bound{"enum": words, "description": description}
 	}
 	pattern := func() bound { return bound{"minLength": 1, "maxLength": maxPattern} }
+	words := map[string]bound{}
+	forgeConstraints(words)
 	name, policyName := reName.String(), "^(?:\\*|"+strings.TrimSuffix(strings.TrimPrefix(reName.String(), "^"), "$")+")$"
-	return map[string]bound{
+	maps.Copy(words, map[string]bound{
 		"apiVersion":   {"const": apiVersion},
 		"project":      text(reName, "The name of the project: one file each."),
 		"base":         {"pattern": name, "description": "In place of project: rules for every project that extends this name."},
@@ -122,7 +157,7 @@ func constraints() map[string]bound {
 		"repositories[].images[]": {"minLength": 1, "maxLength": maxPattern, "not": map[string]any{"pattern": "^" + regexPrefix}},
 
 		"policies":                            {"minProperties": 1, "maxProperties": MaxPolicies, "propertyNames": map[string]any{"pattern": policyName}, "description": `Signing policies by name; "*" in a base is every other name.`},
-		"policies.mode":                       one([]string{modeEnforce, modeLog}, "enforce, the default. log denies until it is built."),
+		"policies.mode":                       one([]string{modeEnforce, modeLog}, "enforce, the default, or log: the policy records what it would have said about requests of the one that it shadows."),
 		"policies.tags":                       said("Patterns of tags that may be signed along; none without it."),
 		"policies.tags[]":                     pattern(),
 		"policies.bind":                       said("Ties the images closer to the build."),
@@ -185,5 +220,6 @@ func constraints() map[string]bound {
 		"policies.sign[].formats[]":                       {"enum": cosignFormats},
 		"policies.sign[].recursive":                       said("The manifests below an index are signed as well."),
 		"policies.when":                                   {"maxLength": MaxWhen, "description": "A condition in CEL over facts; it can only narrow."},
-	}
+	})
+	return words
 }

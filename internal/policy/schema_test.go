@@ -169,6 +169,11 @@ func TestEveryWordOfTheSchemaIsDescribed(t *testing.T) {
 	var walk func(s map[string]any, path string)
 	walk = func(s map[string]any, path string) {
 		seen[path] = true
+		if forms, ok := s["anyOf"].([]any); ok {
+			for _, f := range forms {
+				walk(f.(map[string]any), path)
+			}
+		}
 		properties, _ := s["properties"].(map[string]any)
 		for name, p := range properties {
 			at := strings.TrimPrefix(path+"."+name, ".")

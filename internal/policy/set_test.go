@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -112,8 +113,50 @@ func TestDigestChangesWithEveryRule(t *testing.T) {
 		{"ref_protected: true", "verify: {run: true}"}, {"ref_protected: true", "verify: {run: false}"}, {"ref_protected: true", "reruns: attach"},
 		{"environment: production", "environment: staging"}, {"[push, release]", "[push]"}, {"release.yml", "publish.yml"}, {"runner_environment: github-hosted", "runner_environment: self-hosted"},
 		{"runner_environment: github-hosted", "builder: {path: .github/workflows/c.yml}"}, {"runner_environment: github-hosted", "runner_groups: [a]"},
-		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    tags:"}, {"    tags:", "    freeze: [2026-12-24]\n    tags:"}, {"    tags:", "    bind: {digests_only: true}\n    tags:"}, {"    tags:", "    bind: {revision_label: true}\n    tags:"},
-		{"    tags:", "    approvals: {}\n    tags:"},
+		{"release-ec", "other-ec"}, {`"commit,ref"`, `"commit"`}, {`== "prod"`, `== "test"`}, {"    tags:", "    mode: log\n    shadows: test\n    tags:"}, {"    tags:", "    freeze: [2026-12-24]\n    tags:"}, {"    tags:", "    bind: {digests_only: true}\n    tags:"}, {"    tags:", "    bind: {revision_label: true}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"]}\n    tags:"},
+		{"    tags:", "    approvals: {required: 2, from: [\"github.com:a/b\"]}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/c\"]}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], exclude: [author]}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], exclude: []}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], expires: 1h}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], supersede: true}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], deny: withdraws}\n    tags:"},
+		{"    tags:", "    approvals: {required: 1, from: [\"github.com:a/b\"], ways: [api]}\n    tags:"},
+		{"    tags:", "    approvals: {all: [{required: 1, from: [\"github.com:a/b\"]}, {required: 1, from: [\"github.com:a/c\"]}]}\n    tags:"},
+		{"    tags:", "    report: []\n    tags:"},
+		{"    tags:", "    report: [status]\n    tags:"},
+		{"    tags:", "    repository_policy: ignore\n    tags:"},
+		{"    tags:", "    bind: {attestation: true}\n    tags:"},
+		{"ref_protected: true", "verify: {ref: {}}"},
+		{"ref_protected: true", "verify: {ref: {required_approvals: 1}}"},
+		{"ref_protected: true", "verify: {ref: {code_owners: true}}"},
+		{"ref_protected: true", "verify: {ref: {dismiss_stale: true}}"},
+		{"ref_protected: true", "verify: {ref: {last_push_approval: true}}"},
+		{"ref_protected: true", "verify: {ref: {block_force_push: true}}"},
+		{"ref_protected: true", "verify: {ref: {block_deletion: true}}"},
+		{"ref_protected: true", "verify: {ref: {signed_commits: true}}"},
+		{"ref_protected: true", "verify: {ref: {no_bypass: true}}"},
+		{"ref_protected: true", "verify: {ref: {bypass: [a]}}"},
+		{"ref_protected: true", "verify: {ref: {enforced_from: 2026-01-01}}"},
+		{"ref_protected: true", "verify: {branch: {of: refs/heads/a}}"},
+		{"ref_protected: true", "verify: {branch: {of: refs/heads/b}}"},
+		{"ref_protected: true", "verify: {branch: {of: [refs/heads/a, refs/heads/b]}}"},
+		{"ref_protected: true", "verify: {branch: {of: refs/heads/a, no_bypass: true}}"},
+		{"ref_protected: true", "verify: {pull_request: {}}"},
+		{"ref_protected: true", "verify: {pull_request: {required_approvals: 2}}"},
+		{"ref_protected: true", "verify: {environment: {required_reviewers: 1}}"},
+		{"ref_protected: true", "verify: {environment: {no_self_review: true}}"},
+		{"ref_protected: true", "verify: {environment: {protected_branches_only: true}}"},
+		{"ref_protected: true", "verify: {environment: {approved: 1}}"},
+		{"ref_protected: true", "verify: {checks: [a]}"},
+		{"ref_protected: true", "verify: {checks: [{name: a, app: b}]}"},
+		{"ref_protected: true", "verify: {inputs: none}"},
+		{"ref_protected: true", "verify: {inputs: [a]}"},
+		{"ref_protected: true", "verify: {workflow_blobs: [6dcb09b5b57875f334f61aebed695e2e4193db5e]}"},
+		{"ref_protected: true", "reachable_from: [refs/heads/a]"}, {"ref_protected: true", "reachable_from: [refs/heads/b]"},
+		{"runner_environment: github-hosted", "runner_labels: [a]"}, {"runner_environment: github-hosted", "runner_groups: [b]"},
+		{"      github:", "      gitlab: {events: [push], variables: none}\n      github:"}, {"      github:", "      gitlab: {events: [push], variables: [a]}\n      github:"}, {"      github:", "      gitlab: {events: [push], runner_tags: [a]}\n      github:"},
 		{"key: archive-ec", "key: archive-ec, recursive: true"}, {"key: archive-ec", "key: archive-ec, formats: [legacy, bundle]"}, {"      github:", "      gitlab: {events: [push]}\n      github:"}, {"      github:", "      custom: {jenkins: {events: [push]}}\n      github:"},
 		{"method: cosign, key: archive-ec", "method: notation, key: archive-ec"}, {"key: archive-ec", "key: archive-ec, formats: [bundle]"},
 	} {
@@ -221,7 +264,7 @@ func TestAStepIsCompiledOnceForEachFormat(t *testing.T) {
 	}
 }
 
-func TestTheOutlineOfTheDesignLoadsAndDeniesWithEveryWordThatIsNotBuilt(t *testing.T) {
+func TestTheOutlineOfTheDesignLoadsAndAsksTheForge(t *testing.T) {
 	text, err := os.ReadFile("testdata/outline.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -230,19 +273,28 @@ func TestTheOutlineOfTheDesignLoadsAndDeniesWithEveryWordThatIsNotBuilt(t *testi
 	if err != nil {
 		t.Fatal(err)
 	}
-	effect, why := release(t, load(t, string(text), string(base))).Evaluate(strictFacts(t))
+	p := release(t, load(t, string(text), string(base)))
+	effect, why := p.Evaluate(strictFacts(t))
 	if effect != signing.Deny {
-		t.Fatal("allowed")
+		t.Fatal("allowed without an answer of the forge")
 	}
-	var got []string
 	for _, r := range why.Failures() {
 		if strings.Contains(r.Found, "cannot evaluate") {
-			got = append(got, r.Rule)
+			t.Errorf("%s is not built", r.Rule)
 		}
 	}
-	slices.Sort(got)
-	want := []string{"approvals", "origin.github.builder.repository_id", "origin.github.runner_groups", "origin.gitlab.variables", "origin.reachable_from", "origin.verify"}
-	if diff := cmp.Diff(want, got); diff != "" {
+	want := signing.ForgeQuestion{Run: true, Branches: []string{"refs/heads/main"}, Since: true, Pulls: true, Commit: true, Checks: true, CheckNames: []string{"test", "trivy"}, Inputs: true, PolicyFile: true, BuilderRepository: signing.BuilderOfJob}
+	if diff := cmp.Diff(want, p.Question()); diff != "" {
+		t.Error(diff)
+	}
+	rule := signing.ApprovalRule{
+		Groups: []signing.ApprovalGroup{
+			{Required: 2, From: []string{"ghe.acme.dev:acme/release-managers", "gitlab.acme.dev:acme/release"}},
+			{Required: 1, From: []string{"ghe.acme.dev:acme/security"}},
+		},
+		Exclude: []string{"actor", "author", "pusher"}, Expires: 24 * time.Hour, Supersede: true, DenyEnds: true, Ways: []string{"comment"},
+	}
+	if diff := cmp.Diff(&rule, p.Approvals()); diff != "" {
 		t.Error(diff)
 	}
 }

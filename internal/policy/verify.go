@@ -42,6 +42,8 @@ func (a asked) silent(rule, part, wanted string) signing.Reason {
 		why = "there are answers of " + found(a.facts.Forge) + " only"
 	case a.facts.Unknown[part] != "":
 		why = a.facts.Unknown[part]
+	default:
+		why = "there is nothing about it in the answer"
 	}
 	return leaf(rule, false, wanted, "the forge did not answer: "+why, fix)
 }

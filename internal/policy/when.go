@@ -128,6 +128,8 @@ func plain(v reflect.Value) any {
 		return t
 	}
 	switch v.Kind() {
+	case reflect.Pointer:
+		return plain(v.Elem()) // nil ones are left out below
 	case reflect.Struct:
 		m := map[string]any{}
 		for i := range v.NumField() {
@@ -150,6 +152,9 @@ func plain(v reflect.Value) any {
 		}
 		return m
 	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			return v.Bytes()
+		}
 		l := make([]any, v.Len())
 		for i := range l {
 			l[i] = plain(v.Index(i))
@@ -157,7 +162,7 @@ func plain(v reflect.Value) any {
 		return l
 	case reflect.String:
 		return v.String()
-	case reflect.Int64:
+	case reflect.Int, reflect.Int64:
 		return v.Int()
 	default:
 		return v.Interface()

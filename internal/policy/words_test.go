@@ -20,11 +20,11 @@ import (
 type answered struct{ allow, deny, cannot bool }
 
 // reMissing matches what a reason says that it found where a fact is missing.
-var reMissing = regexp.MustCompile(`missing|does not say|no such|no answer|has no image|cannot`)
+var reMissing = regexp.MustCompile(`missing|did not answer|it states none|does not say|no such|no answer|has no image|cannot`)
 
 // goldenRules collects, over all golden files, which rules passed, refused, and
-// refused because there was no answer.
-func goldenRules(t *testing.T) map[string]answered {
+// refused because there was no answer. With a kind, only builds of it count.
+func goldenRules(t *testing.T, kind string) map[string]answered {
 	t.Helper()
 	out := map[string]answered{}
 	for _, file := range glob(t, "testdata/evaluate/*.txtar") {
@@ -42,13 +42,16 @@ func goldenRules(t *testing.T) map[string]answered {
 				continue
 			}
 			facts := patched(t, base, f.Data)
+			if kind != "" && facts.Origin.Kind != kind {
+				continue
+			}
 			for _, p := range set.Policies() {
 				effect, why := p.Evaluate(facts)
 				var walk func(r signing.Reason)
 				walk = func(r signing.Reason) {
 					rule := reIndex.ReplaceAllString(r.Rule, "")
 					a := out[rule]
-					a.allow = a.allow || r.Pass && effect == signing.Allow
+					a.allow = a.allow || r.Pass && effect != signing.Deny
 					if len(r.Children) == 0 && !r.Pass {
 						missing := reMissing.MatchString(r.Found)
 						a.cannot, a.deny = a.cannot || missing, a.deny || !missing
@@ -65,6 +68,51 @@ func goldenRules(t *testing.T) map[string]answered {
 	return out
 }
 
+// question returns the question to the forge that a rule is part of, "" if none.
+func question(rule string) string {
+	parts := strings.SplitN(rule, ".", 4)
+	if len(parts) < 3 || parts[0]+"."+parts[1] != ruleVerify {
+		return ""
+	}
+	return strings.Join(parts[:3], ".")
+}
+
+// TestEachQuestionPassesRefusesAndCannotBeAskedOnEachForge: what the table of
+// forges says that GitHub and GitLab answer, by golden cases of builds of each.
+func TestEachQuestionPassesRefusesAndCannotBeAskedOnEachForge(t *testing.T) {
+	tried := 0
+	for kind, others := range map[string][]string{
+		kindGitHub: {"origin.github.runner_groups", "origin.github.runner_labels", "origin.github.builder.repository_id"},
+		kindGitLab: {"origin.gitlab.runner_tags", "origin.gitlab.variables"},
+	} {
+		seen := goldenRules(t, kind)
+		for _, word := range append(others, forgeAnswers()[kind]...) {
+			rule := word
+			if !strings.HasPrefix(word, "origin.") && !strings.HasPrefix(word, "bind.") {
+				rule = "origin." + word
+			}
+			a := seen[rule]
+			for name, part := range seen {
+				// The parts of a question are what refuses; where it is not answered there are none.
+				a.deny = a.deny || strings.HasPrefix(name, rule+".") && part.deny
+			}
+			if q := question(rule); q != "" {
+				a.cannot = a.cannot || seen[q].cannot
+			}
+			tried++
+			if !a.allow || !a.deny || !a.cannot {
+				t.Errorf("%s of %s: passes %v, refuses %v, cannot be asked %v", word, kind, a.allow, a.deny, a.cannot)
+			}
+			if !AsksForge(rule) {
+				t.Errorf("AsksForge does not know %s", rule)
+			}
+		}
+	}
+	if tried < 20 {
+		t.Errorf("only %d questions", tried)
+	}
+}
+
 var reIndex = regexp.MustCompile(`\[[^\]]*\]`)
 
 // TestEveryRuleHasGoldenCasesThatAllowDenyAndCannotTell: beside the documentation
@@ -75,11 +123,14 @@ func TestEveryRuleHasGoldenCasesThatAllowDenyAndCannotTell(t *testing.T) {
 		"tags",              // no tag is an answer
 		"bind.digests_only", // so is no tag that was resolved
 	}
+	// What is no rule about a build: how it is signed, who is asked, and what for.
+	aboutNoBuild := []string{"sign", "mode", "shadows", "approvals", "repository_policy", "report"}
 	// A token that says no and one that does not say are one answer.
 	oneAnswer := []string{"origin.ref_protected", "origin.gitlab.environment_protected"}
 	// Words below a rule that are judged together with it, or change what it wants.
 	within := map[string]string{
 		"origin.github.builder.repository": "origin.github.builder.path", "origin.custom.events": "origin.custom.jenkins.events",
+		"origin.verify.ref.bypass": "origin.verify.ref.no_bypass", "origin.verify.branch.of": "origin.verify.branch.contains",
 		"origin.circleci": "origin.circleci.events", "origin.bitbucket": "origin.bitbucket.events",
 	}
 	var walk func(t reflect.Type, path string) []string
@@ -95,19 +146,26 @@ func TestEveryRuleHasGoldenCasesThatAllowDenyAndCannotTell(t *testing.T) {
 		}
 		var out []string
 		for i := range t.NumField() {
-			if name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ","); name != "" && name != "sign" && name != "mode" {
+			if name, _, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ","); name != "" && !slices.Contains(aboutNoBuild, name) {
 				out = append(out, walk(t.Field(i).Type, path+"."+name)...)
 			}
 		}
 		return out
 	}
-	seen := goldenRules(t)
+	seen := goldenRules(t, "")
 	for _, word := range append(walk(reflect.TypeFor[rules](), ""), "repositories.name", "repositories.owner_id", "repositories.owner", "repositories.group", "repositories.images", "extends.when") {
 		rule := word
 		if other, ok := within[word]; ok {
 			rule = other
 		}
 		a := seen[rule]
+		if q := question(rule); q != "" {
+			// A question that is not answered has no parts; its parts are what denies.
+			a.cannot = a.cannot || seen[q].cannot
+			for name, part := range seen {
+				a.deny = a.deny || rule == q && strings.HasPrefix(name, q+".") && part.deny
+			}
+		}
 		if slices.Contains(alwaysThere, rule) {
 			a.cannot = true
 		}

@@ -37,6 +37,13 @@ const BuilderOfJob = "*"
 // Asks reports whether anything is asked at all.
 func (q ForgeQuestion) Asks() bool { return !reflect.DeepEqual(q, ForgeQuestion{}) }
 
+// Recheck returns what of q is asked again before a key is used: how refs are
+// protected, and the repository's own policy. Everything else is about a run that
+// may have ended since.
+func (q ForgeQuestion) Recheck() ForgeQuestion {
+	return ForgeQuestion{Ref: q.Ref, Branches: q.Branches, Since: q.Since && (q.Ref || len(q.Branches) > 0), PolicyFile: q.PolicyFile}
+}
+
 // And returns the question that asks what q and o ask. Where both name another
 // builder's repository, that of the job is asked for.
 func (q ForgeQuestion) And(o ForgeQuestion) ForgeQuestion {

@@ -39,6 +39,8 @@ type caseForm struct {
 	Facts config.Raw `yaml:"facts"`
 	Want  string     `yaml:"want"`
 	Fails []string   `yaml:"fails"`
+	// Asks is who has to approve, a line for each group: "2 of FORGE:ORG/TEAM".
+	Asks []string `yaml:"asks"`
 }
 
 // File is a file of cases.
@@ -53,6 +55,7 @@ type testCase struct {
 	facts signing.Facts
 	want  signing.Effect
 	fails []string
+	asks  []string // nil looks at nobody
 }
 
 // Result is the outcome of one case.
@@ -99,14 +102,18 @@ func Load(name string, data []byte) (*File, error) {
 	seen := map[string]bool{}
 	for i, c := range in.Cases {
 		at := config.Index("cases", i)
-		t := testCase{name: c.Name, line: doc.Line(at), want: signing.Effect(c.Want), fails: slices.Compact(slices.Sorted(slices.Values(c.Fails)))}
+		t := testCase{name: c.Name, line: doc.Line(at), want: signing.Effect(c.Want), fails: slices.Compact(slices.Sorted(slices.Values(c.Fails))), asks: slices.Sorted(slices.Values(c.Asks))}
 		switch {
 		case c.Name == "" || len(c.Name) > maxName || seen[c.Name]:
 			add(at+".name", "a case needs a name of at most %d characters that no other has", maxName)
-		case c.Want != string(signing.Allow) && c.Want != string(signing.Deny):
-			add(at+".want", "must be allow or deny")
-		case c.Want == string(signing.Allow) && len(c.Fails) > 0:
+		case c.Want != string(signing.Allow) && c.Want != string(signing.Deny) && c.Want != string(signing.NeedsApproval):
+			add(at+".want", "must be allow, deny or needs_approval")
+		case c.Want != string(signing.Deny) && len(c.Fails) > 0:
 			add(at+".fails", "nothing fails where the build is allowed")
+		case c.Want != string(signing.NeedsApproval) && len(c.Asks) > 0:
+			add(at+".asks", "nobody is asked where the build is allowed or denied without")
+		case c.Want == string(signing.NeedsApproval) && len(c.Asks) == 0:
+			add(at+".asks", "must list who has to approve, a line for each group, as `sealwright policy test` prints them: \"2 of github.com:acme/release\"")
 		case c.Want == string(signing.Deny) && len(c.Fails) == 0:
 			add(at+".fails", "must list every rule that refuses, as `sealwright policy test` prints them: else the case passes for any reason")
 		}
@@ -133,7 +140,8 @@ func Load(name string, data []byte) (*File, error) {
 
 // factsOf applies a JSON merge patch (RFC 7396) to the facts of a build. Names
 // and types are those of the table of facts. A job's role and an image's digest,
-// which each real build has, may be left out.
+// which each real build has, may be left out, and so may the host of the forge
+// that answers: it is the build's.
 func factsOf(build, patch config.Raw) (signing.Facts, error) {
 	merged := map[string]any{}
 	for _, raw := range []config.Raw{build, patch} {
@@ -160,6 +168,9 @@ func ReadFacts(text []byte) (signing.Facts, error) {
 	f := signing.Facts{Identity: signing.Identity{Role: signing.RoleCI}}
 	if err := dec.Decode(&f); err != nil {
 		return f, fmt.Errorf("not facts: %w (ids and attempts are text, in quotes; the table of facts has the names)", err)
+	}
+	if f.Forge != nil && f.Forge.Forge == "" {
+		f.Forge.Forge = f.Origin.Forge
 	}
 	for i := range f.Images {
 		if a := &f.Images[i].Artifact; a.Digest == "" {
@@ -198,9 +209,25 @@ func (f *File) Run(set *policy.Set) []Result {
 		}
 		fails = slices.Compact(slices.Sorted(slices.Values(fails)))
 		r := Result{File: f.name, Line: c.line, Name: c.name, Want: outcome(c.want, c.fails), Got: outcome(effect, fails), Reasons: reasons, Policy: p}
+		if effect == signing.NeedsApproval {
+			r.Got = outcome(effect, asks(p.ApprovalsWith(c.facts.Forge)))
+		}
+		if c.want == signing.NeedsApproval {
+			r.Want = outcome(c.want, c.asks)
+		}
 		r.OK = r.Want == r.Got
 		out = append(out, r)
 	}
+	return out
+}
+
+// asks says who a rule asks, a line for each group.
+func asks(rule *signing.ApprovalRule) []string {
+	var out []string
+	for _, g := range rule.Groups {
+		out = append(out, fmt.Sprintf("%d of %s", g.Required, strings.Join(g.From, ", ")))
+	}
+	slices.Sort(out)
 	return out
 }
 
