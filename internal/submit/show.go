@@ -80,7 +80,7 @@ func progressLine(r api.Request) string {
 	case signing.Pending:
 		return "pending: the service is deciding"
 	case signing.AwaitingApproval:
-		return "awaiting approval until " + r.Deadline.UTC().Format("2006-01-02 15:04 UTC")
+		return "awaiting approval" + quorum(r.Approval) + " until " + r.Deadline.UTC().Format("2006-01-02 15:04 UTC")
 	case signing.Ready:
 		return "ready: checked once more before a key is used"
 	case signing.Signing:
@@ -329,7 +329,7 @@ func (s *step) requestMarkdown() string {
 		return ""
 	}
 	r, tasks := s.request.Domain()
-	text := view.RequestMarkdown(r, tasks, s.request.Checkpoint)
+	text := view.RequestMarkdown(r, tasks, s.request.Checkpoint) + approvalMarkdown(s.request)
 	if len(s.resolved) > 0 {
 		text += "\n\nTags resolved by this step, once:\n\n"
 		for _, l := range s.resolved {

@@ -128,7 +128,8 @@ type step struct {
 	mu       sync.Mutex
 	secret   string // guarded by mu; the capability
 	progress progress
-	warned   bool // that an approval is waited for
+	warned   bool   // that an approval is waited for
+	place    string // where people are asked, once it was said
 }
 
 // Run does the step and returns its exit code. When ctx ends, a request that

@@ -118,6 +118,7 @@ func (s *step) wait(ctx context.Context) error {
 		s.request = r
 		s.progress.show(r)
 		s.warnWaiting()
+		s.showPlace()
 		// A server or proxy that does not hold the poll must not be spun on.
 		if same && s.Now().Sub(asked) < minBackoff {
 			if err := s.Sleep(ctx, minBackoff); err != nil {

@@ -61,6 +61,7 @@ type world struct {
 	calls      []string // "POST key digest-of-body", "GET", "CANCEL"
 	request    signing.Request
 	tasks      []signing.Task
+	tally      signing.Tally
 	capability string
 	bodies     []api.SubmitRequest
 }
@@ -239,7 +240,9 @@ func (w *world) submit(rw http.ResponseWriter, r *http.Request) error {
 func (w *world) answer(rw http.ResponseWriter, status int) error {
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(status)
-	return json.NewEncoder(rw).Encode(api.FromRequest(w.request, w.tasks, "sealwright.test/log\n7\nroot\n\n— signature\n"))
+	out := api.FromRequest(w.request, w.tasks, "sealwright.test/log\n7\nroot\n\n— signature\n")
+	out.Approval = api.FromApproval(w.request, w.tally, "0a1b2c3d")
+	return json.NewEncoder(rw).Encode(out)
 }
 
 // main runs the command as a process would.
@@ -304,7 +307,7 @@ func (w *world) noSecrets() {
 	}
 	// Commands to the runner are masks and one annotation, whoever wrote the text.
 	for _, line := range regexp.MustCompile(`\r\n|\n|\r`).Split(rest, -1) {
-		if t := strings.TrimSpace(line); strings.HasPrefix(t, "::") && !strings.HasPrefix(t, "::add-mask::") && !strings.HasPrefix(t, "::error title=Sealwright%3A ") && !strings.HasPrefix(t, "::warning title=Sealwright%3A ") || strings.Contains(line, "##[") {
+		if t := strings.TrimSpace(line); strings.HasPrefix(t, "::") && !strings.HasPrefix(t, "::add-mask::") && !strings.HasPrefix(t, "::error title=Sealwright%3A ") && !strings.HasPrefix(t, "::warning title=Sealwright%3A ") && !strings.HasPrefix(t, "::notice title=Sealwright asks for approval::") || strings.Contains(line, "##[") {
 			w.t.Errorf("the runner would obey %q", line)
 		}
 	}
