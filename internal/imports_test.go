@@ -52,8 +52,9 @@ var allowed = map[string][]string{
 	// L4
 	"internal/server":   {"workflow", "store", "identity", "forge", "evidence", "view", "api", "audit"},
 	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {}, "internal/devworld/hub": {},
-	"internal/testenv": {"*"},
-	"internal":         {}, // this test
+	"internal/testenv":  {"*"},
+	"internal/scenario": {}, // tests only
+	"internal":          {}, // this test
 	// L5
 	"cmd/sealwrightd":   {"*"},
 	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "policy/policytest", "audit", "view", "registry", "method", "method/*"},

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld"
@@ -109,8 +110,11 @@ type Options struct {
 	Checkpoint time.Duration // between checkpoints; 0 means only Sequence signs
 	// RegistryTimeout bounds one request to the registry; 0 is the client's default.
 	RegistryTimeout config.Duration
-	// Forges are the forges of the service by host.
-	Forges map[string]forge.Forge
+	// Forges are the forges of the service by host, ForgePoll is how often they are
+	// read for comments whose delivery never came, People who is whom.
+	Forges    map[string]forge.Forge
+	ForgePoll time.Duration
+	People    []approval.Person
 }
 
 // Env is a world in which a service can run, again and again.
@@ -247,13 +251,17 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	directory, problems := approval.NewDirectory(e.Options.People, "people")
+	if err := problems.Err(); err != nil {
+		return errors.Join(err, s.Store.Close())
+	}
 	metrics := server.NewMetrics(func() float64 { return 0 })
 	s.Workflow, err = workflow.New(workflow.Options{
 		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry)}, Registry: s.Registry,
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
-		Forges: e.Options.Forges, Heard: metrics.Heard,
+		Forges: e.Options.Forges, ForgePoll: e.polls(), Directory: directory, Heard: metrics.Heard,
 	})
 	if err == nil {
 		err = s.Workflow.Load(ctx)
@@ -306,6 +314,18 @@ func (e *Env) policies() (*policy.Set, error) {
 		text = Policy
 	}
 	return policy.Load(map[string][]byte{"policies/payments.yaml": []byte(strings.ReplaceAll(text, "%[1]s", e.World.Registry.Host))})
+}
+
+// polls is ForgePoll for every forge.
+func (e *Env) polls() map[string]time.Duration {
+	if e.Options.ForgePoll == 0 {
+		return nil
+	}
+	out := map[string]time.Duration{}
+	for host := range e.Options.Forges {
+		out[host] = e.Options.ForgePoll
+	}
+	return out
 }
 
 // Stop stops the service in order, and waits.
