@@ -10,6 +10,7 @@ package view
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -41,10 +42,15 @@ func clean(s string) string {
 	return strings.TrimSpace(s)
 }
 
+// unprintable reports whether r is shown as nothing, or changes how others are:
+// controls, what joins or turns text around, fillers.
 func unprintable(r rune) bool {
-	return r < ' ' || r >= 0x7f && r < 0xa0 || // C0, DEL, C1
-		r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2060 && r <= 0x206f || r == 0xfeff || // zero width, direction
-		r == 0xad || r >= 0xe0000 && r <= 0xe0fff // soft hyphen, tags
+	if r >= ' ' && r < 0x7f {
+		return false // most text, and the tables below are slow
+	}
+	return r < 0xa0 || // C0, DEL, C1
+		unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) ||
+		r == '\u2800' // an empty Braille cell
 }
 
 // count returns how many rules a tree has: its leaves.
