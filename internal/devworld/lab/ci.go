@@ -19,6 +19,7 @@ type Pipeline struct {
 	User      *User
 	Variables []string // names
 	Jobs      []*Job
+	Bridges   []*Job // that trigger other pipelines
 }
 
 // Job is a job of a pipeline.
@@ -149,7 +150,9 @@ func (s *Server) ciRoutes() {
 	s.on("GET", "pipelines", "read", shown(Reporter), func(q *request, p *Project) answer {
 		var out []*Pipeline
 		for _, r := range slices.Backward(p.Pipelines) {
-			if sha := q.URL.Query().Get("sha"); sha == "" || sha == r.SHA {
+			// Child pipelines are listed only where they are asked for.
+			sha, child := q.URL.Query().Get("sha"), q.URL.Query().Get("source") == "parent_pipeline"
+			if (sha == "" || sha == r.SHA) && child == (r.Source == "parent_pipeline") {
 				out = append(out, r)
 			}
 		}
@@ -157,7 +160,16 @@ func (s *Server) ciRoutes() {
 	})
 	s.on("GET", "pipelines/{pipeline}", "read", shown(Reporter), withPipeline(func(q *request, r *Pipeline) answer { return ok(s.pipeline(r)) }))
 	s.on("GET", "pipelines/{pipeline}/jobs", "read", shown(Reporter), withPipeline(func(q *request, r *Pipeline) answer {
-		return page(q, r.Jobs, func(j *Job) any { return s.job(j) })
+		jobs := r.Jobs
+		if q.URL.Query().Get("include_retried") != "true" {
+			jobs = slices.DeleteFunc(slices.Clone(jobs), func(j *Job) bool {
+				return slices.ContainsFunc(r.Jobs, func(k *Job) bool { return k.Name == j.Name && k.ID > j.ID })
+			})
+		}
+		return page(q, jobs, func(j *Job) any { return s.job(j) })
+	}))
+	s.on("GET", "pipelines/{pipeline}/bridges", "read", shown(Reporter), withPipeline(func(q *request, r *Pipeline) answer {
+		return page(q, r.Bridges, func(j *Job) any { return s.job(j) })
 	}))
 	s.on("GET", "pipelines/{pipeline}/variables", "read", role(Maintainer), withPipeline(func(q *request, r *Pipeline) answer {
 		return page(q, r.Variables, func(name string) any {
@@ -186,17 +198,20 @@ func (s *Server) listStatuses(q *request, p *Project) answer {
 	if c == nil {
 		return notFound("Commit")
 	}
-	name := q.URL.Query().Get("name")
+	name, all := q.URL.Query().Get("name"), q.URL.Query().Get("all") == "true"
 	out := map[string]any{}
 	var order []string
 	put := func(key string, v any) {
 		if _, there := out[key]; !there {
 			order = append(order, key)
+		} else if all {
+			key += itoa(int64(len(order)))
+			order = append(order, key)
 		}
 		out[key] = v
 	}
 	for _, r := range p.Pipelines {
-		for _, j := range r.Jobs {
+		for _, j := range slices.Concat(r.Jobs, r.Bridges) {
 			if r.SHA == c.SHA && (name == "" || j.Name == name) {
 				put("job "+itoa(r.ID)+j.Name, map[string]any{"id": j.ID, "sha": r.SHA, "ref": r.Ref, "status": j.Status, "name": j.Name, "target_url": s.options.URL + "/" + p.Path + "/-/jobs/" + itoa(j.ID), "description": nil, "created_at": stamp(j.Created), "started_at": stamp(j.Created), "finished_at": stamp(j.Finished), "allow_failure": j.AllowFailure, "pipeline_id": r.ID, "author": s.basic(j.User)})
 			}

@@ -202,7 +202,7 @@ func (s *Server) Token(u *User, scopes ...string) string {
 	raw := make([]byte, 10)
 	_, _ = rand.Read(raw)
 	text := "glpat-" + hex.EncodeToString(raw)
-	s.tokens[text] = &Token{ID: s.id(), User: u, Scopes: scopes, Expires: s.now().AddDate(0, 6, 0).Format(time.DateOnly)}
+	s.tokens[text] = &Token{ID: s.id(), User: u, Scopes: scopes, Expires: s.now().AddDate(1, 0, 0).Format(time.DateOnly)}
 	return text
 }
 

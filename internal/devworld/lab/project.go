@@ -40,6 +40,8 @@ type Project struct {
 	Deployments                []*Deployment
 	Audit                      []Audit
 	Attestations               []*Attestation
+	// TriggererApproves lets who started a pipeline approve its deployment.
+	TriggererApproves bool
 	// CIConfig is the path of the configuration; "" is .gitlab-ci.yml.
 	CIConfig string
 
@@ -331,6 +333,9 @@ func (s *Server) project(p *Project) any {
 	out := map[string]any{"id": p.ID, "path_with_namespace": p.Path, "name": p.Path[strings.LastIndexByte(p.Path, '/')+1:], "web_url": s.options.URL + "/" + p.Path, "default_branch": p.Default, "visibility": p.Visibility, "ci_config_path": p.CIConfig}
 	if p.Group != nil {
 		out["namespace"] = map[string]any{"id": p.Group.ID, "full_path": p.Group.Path, "kind": "group"}
+	}
+	if s.options.Premium {
+		out["allow_pipeline_trigger_approve_deployment"] = p.TriggererApproves
 	}
 	if p.Fork != nil {
 		out["forked_from_project"] = map[string]any{"id": p.Fork.ID, "path_with_namespace": p.Fork.Path}

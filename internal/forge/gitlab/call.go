@@ -58,7 +58,7 @@ type transport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	class := 0
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+	if req.Method != http.MethodGet && req.Method != http.MethodHead && !strings.HasSuffix(req.URL.Path, "/graphql") {
 		class = 1
 	}
 	t.mu.Lock()
@@ -151,16 +151,7 @@ func (c *Client) do(ctx context.Context, t *token, method, path string, query ur
 		seen += "?" + query.Encode()
 	}
 	c.note(ctx, seen)
-	u, err := url.Parse(c.api + "/" + path)
-	if err != nil {
-		return nil, fmt.Errorf("making a request to %s: %w", c.host, err)
-	}
-	u.RawQuery = query.Encode()
-	req, err := t.client.NewRequestToURL(method, u, in, []gitlab.RequestOptionFunc{gitlab.WithContext(ctx)})
-	if err != nil {
-		return nil, fmt.Errorf("making a request to %s: %w", c.host, err)
-	}
-	resp, err := t.client.Do(req, out)
+	resp, err := c.send(ctx, t, method, c.api+"/"+path, query, in, out)
 	if err != nil {
 		return nil, c.failure(ctx, err, what, need)
 	}
@@ -171,6 +162,20 @@ func (c *Client) do(ctx context.Context, t *token, method, path string, query ur
 // what is beyond could decide.
 func list[T any](ctx context.Context, c *Client, t *token, path string, query url.Values, most int, need string) ([]T, error) {
 	return listWhile(ctx, c, t, path, query, most, need, func(T) bool { return true })
+}
+
+// send makes one request to an escaped address. Its error is client-go's.
+func (c *Client) send(ctx context.Context, t *token, method, address string, query url.Values, in, out any) (*gitlab.Response, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	u.RawQuery = query.Encode()
+	req, err := t.client.NewRequestToURL(method, u, in, []gitlab.RequestOptionFunc{gitlab.WithContext(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	return t.client.Do(req, out)
 }
 
 // listWhile is list up to the page whose last item is not wanted any more.

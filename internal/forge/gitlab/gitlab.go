@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/root"
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
 	"github.com/sealwright/sealwright/internal/forge"
@@ -45,6 +46,9 @@ type Options struct {
 	Env func(string) (string, bool)
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
+	// Root is what attestations are verified against; it takes the place of the
+	// file that forge.Config names.
+	Root root.TrustedMaterial
 }
 
 // Client is one GitLab instance. It is safe for concurrent use.
@@ -55,6 +59,7 @@ type Client struct {
 	now    func() time.Time
 	tokens []*token
 	hooks  hookSecrets
+	root   root.TrustedMaterial // nil: attestations cannot be verified
 
 	mu     sync.Mutex
 	places map[string]*place // guarded by mu; by project id
@@ -112,9 +117,14 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 		o.Outbound.Now = o.Now
 	}
 	base := outbound.NewTransport(o.Outbound)
-	c := &Client{host: cfg.Host, web: web, api: api, now: o.Now, places: map[string]*place{}, users: map[string]known{}}
+	c := &Client{host: cfg.Host, web: web, api: api, now: o.Now, places: map[string]*place{}, users: map[string]known{}, root: o.Root}
 	if c.hooks, err = readHooks(cfg, o.Env); err != nil {
 		return nil, err
+	}
+	if c.root == nil && cfg.AttestationRoot != "" {
+		if c.root, err = root.NewTrustedRootFromPath(cfg.AttestationRoot); err != nil {
+			return nil, fmt.Errorf("forge %s: attestation_root: %w", cfg.Host, err)
+		}
 	}
 	for _, t := range cfg.Tokens {
 		secret, err := t.Token.Read(o.Env)

@@ -14,8 +14,8 @@ const (
 	// maxDescription and maxContext are GitLab's bounds of a commit status, in characters.
 	maxDescription = 255
 	maxContext     = 255
-	// maxStatuses bounds the statuses of one name on one commit that are read.
-	maxStatuses = 1000
+	// maxStatuses bounds the statuses and jobs of one commit that are read.
+	maxStatuses = 5000
 )
 
 // statusState is what GitLab calls the state of a status. It has none for neutral:
