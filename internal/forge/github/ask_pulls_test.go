@@ -326,3 +326,12 @@ func TestAServersPagesAndAddressesAreItsOwn(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestADismissalTakesTheVerdictAway(t *testing.T) {
+	f, c := world(t)
+	merged(f)
+	f.set("GET "+web+"/pulls/7/reviews", says("["+review(1, 13, "APPROVED", topic, 1)+","+review(2, 13, "DISMISSED", topic, 2)+"]"))
+	if got := ask(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
