@@ -328,6 +328,7 @@ func (b *build) tagRules(ctx context.Context, ref string) ([]ruleset, error) {
 
 // protection is classic branch protection.
 type protection struct {
+	URL     string   `json:"url"`
 	Admins  *enabled `json:"enforce_admins"`
 	Reviews *struct {
 		Approvals    int  `json:"required_approving_review_count"`
@@ -359,6 +360,9 @@ func (b *build) classic(ctx context.Context, branch string) (*protection, error)
 	var e *signing.Error
 	if errors.As(err, &e) && e.Code == signing.NotFound && strings.Contains(e.Found, "Branch not protected") {
 		return nil, nil
+	}
+	if err == nil && p.URL == "" {
+		err = garbled("the protection of "+clip(branch), "it says nothing")
 	}
 	if err != nil {
 		return nil, err

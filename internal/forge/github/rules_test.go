@@ -67,6 +67,7 @@ func TestABranchThatDoesNotHoldTheCommitIsSaidSo(t *testing.T) {
 		"diverged":         says(`{"status":"diverged","merge_base_commit":{"sha":"` + strings.Repeat("0", 40) + `"}}`),
 		"behind":           says(fmt.Sprintf(`{"status":"behind","merge_base_commit":{"sha":%q}}`, head)),
 		"another base":     says(fmt.Sprintf(`{"status":"ahead","merge_base_commit":{"sha":%q}}`, head)),
+		"a contradiction":  says(fmt.Sprintf(`{"status":"diverged","merge_base_commit":{"sha":%q}}`, sha)),
 		"no merge base":    says(`{"status":"ahead"}`),
 		"no common commit": fails(404, "Not Found"),
 	} {
@@ -206,7 +207,7 @@ func TestClassicProtectionAddsToTheRulesets(t *testing.T) {
 func TestClassicProtectionTellsWhoPassesBy(t *testing.T) {
 	f, c := world(t)
 	branch(f)
-	f.set("GET "+web+"/branches/main/protection", says(`{"enforce_admins":{"enabled":false},"allow_force_pushes":{"enabled":false},"allow_deletions":{"enabled":false},"required_signatures":{"enabled":true},
+	f.set("GET "+web+"/branches/main/protection", says(`{"url":"x","enforce_admins":{"enabled":false},"allow_force_pushes":{"enabled":false},"allow_deletions":{"enabled":false},"required_signatures":{"enabled":true},
 		"required_pull_request_reviews":{"required_approving_review_count":1,"bypass_pull_request_allowances":{"users":[{"id":3,"login":"x"}],"teams":[{"id":4}],"apps":[{"id":5}]}}}`))
 	got := ask(t, c, origin(), askRef).Ref
 	if !slices.Equal(got.Bypass, []string{"admins", "app 5", "team 4", "user 3"}) || !got.BlockForcePush || !got.BlockDeletion || !got.SignedCommits || got.RequiredApprovals != 1 || got.SinceUnknown == "" {
@@ -249,6 +250,10 @@ func TestARefCannotBeAsked(t *testing.T) {
 	f.set("GET "+web+"/branches/main/protection", fails(403, "Resource not accessible by integration"))
 	if why := ask(t, c, origin(), askRef).Unknown[signing.PartRef]; !strings.Contains(why, "administration: read") {
 		t.Errorf("Unknown = %q", why)
+	}
+	f.set("GET "+web+"/branches/main/protection", says(`{}`))
+	if _, err := c.Ask(t.Context(), origin(), nil, askRef); !signing.Temporary(err) {
+		t.Errorf("error = %v", err)
 	}
 	f.set("GET "+web+"/branches/main/protection", fails(500, "oops"))
 	if _, err := c.Ask(t.Context(), origin(), nil, askRef); !signing.Temporary(err) {

@@ -245,3 +245,16 @@ func TestAPageOnAnotherHostIsNotFollowed(t *testing.T) {
 		t.Error("the page was not asked for at its own host")
 	}
 }
+
+func TestAnEmptyAnswerIsNoAnswer(t *testing.T) {
+	f, c := world(t)
+	g, _, _, err := c.repo(t.Context(), standing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{"", " \n"} {
+		f.set("GET "+web, says(body))
+		var r repository
+		wantCode(t, c.get(t.Context(), g, "repos/acme/web", nil, &r, ""), signing.Unavailable)
+	}
+}
