@@ -80,6 +80,7 @@ type app struct {
 	jwt     *github.Client // as the App itself
 	mu      sync.Mutex
 	clients map[int64]*github.Client // guarded by mu; by installation
+	bot     user                     // guarded by mu; the App's own account, once it was asked for
 }
 
 // place is where a repository is served from.
@@ -344,3 +345,8 @@ type repository struct {
 	Private       bool   `json:"private"`
 	HTMLURL       string `json:"html_url"`
 }
+
+var (
+	_ forge.Forge   = (*Client)(nil)
+	_ forge.Checker = (*Client)(nil)
+)

@@ -1,0 +1,314 @@
+package github
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-github/v60/github"
+
+	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// maxMembers bounds one group: all of its people are read, and more than that are
+// no approvers.
+const maxMembers = 2_000
+
+// from is one parsed entry of ApprovalGroup.From.
+type from struct {
+	text      string
+	level     string // of FORGE:permission=
+	id        string // of FORGE:@LOGIN#ID
+	org, team string // of FORGE:ORG/TEAM
+}
+
+// parse reads the entries of this forge.
+func (c *Client) parse(groups []string) ([]from, error) {
+	var out []from
+	for _, g := range groups {
+		f := from{text: g}
+		rest, ours := strings.CutPrefix(g, c.host+":")
+		name, isLevel := strings.CutPrefix(rest, "permission=")
+		account, isAccount := strings.CutPrefix(rest, "@")
+		good := ours
+		switch {
+		case isLevel:
+			f.level = name
+			good = good && (name == "write" || name == "maintain" || name == "admin")
+		case isAccount:
+			_, f.id, _ = strings.Cut(account, "#")
+			good = good && isNumber(f.id)
+		default:
+			f.org, f.team, _ = strings.Cut(rest, "/")
+			good = good && f.org != "" && f.team != "" && !strings.Contains(f.team, "/")
+		}
+		if !good {
+			return nil, &signing.Error{Code: signing.Invalid, Message: "not a group of people on " + c.host, Expected: c.host + ":ORG/TEAM, " + c.host + ":@LOGIN#ID or " + c.host + ":permission=write, maintain or admin", Found: strconv.Quote(clip(g))}
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// isNumber reports whether s is an id as GitHub writes it.
+func isNumber(s string) bool {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && n > 0 && strconv.FormatInt(n, 10) == s
+}
+
+// member is an account with what Standing and Members need of it.
+type member struct {
+	user
+	Suspended *string `json:"suspended_at"` // Enterprise Server only
+	Role      string  `json:"role_name"`
+	// Permissions are what it may do in the repository, where that was asked.
+	Permissions struct {
+		Push     bool `json:"push"`
+		Maintain bool `json:"maintain"`
+		Admin    bool `json:"admin"`
+	} `json:"permissions"`
+}
+
+// lookup asks for an account by its id.
+func (c *Client) lookup(ctx context.Context, g *github.Client, id string) (member, error) {
+	if !isNumber(id) {
+		return member{}, &signing.Error{Code: signing.Invalid, Message: "not the id of an account on " + c.host, Found: strconv.Quote(clip(id))}
+	}
+	var u member
+	if err := c.get(ctx, g, path("user", id), nil, &u, ""); err != nil {
+		if errors.Is(err, signing.NotFound) {
+			return member{}, &signing.Error{Code: signing.NotFound, Message: "there is no account " + id + " on " + c.host, Err: err}
+		}
+		return member{}, err
+	}
+	if strconv.FormatInt(u.ID, 10) != id || u.Login == "" {
+		return member{}, garbled("account "+id, "it is another one")
+	}
+	return u, nil
+}
+
+// Account implements forge.People. The account is asked for by any installation
+// that there is: accounts belong to no repository.
+func (c *Client) Account(ctx context.Context, id string) (signing.Account, error) {
+	var last error
+	for _, a := range c.apps {
+		all, err := list[granted](ctx, c, a.jwt, path("app", "installations"), nil, maxInstallations, "")
+		if err != nil {
+			last = err
+			continue
+		}
+		for _, in := range all {
+			if in.Suspended != nil || in.ID <= 0 || len(a.only) > 0 && !a.only[in.ID] {
+				continue
+			}
+			u, err := c.lookup(ctx, c.installed(a, in.ID), id)
+			if err != nil {
+				return signing.Account{}, err
+			}
+			return c.account(&u.user), nil
+		}
+	}
+	if last == nil {
+		last = &signing.Error{Code: signing.Denied, Message: "no GitHub App of this service is installed anywhere on " + c.host, Fix: "install the App"}
+	}
+	return signing.Account{}, last
+}
+
+// level is what somebody may do in a repository.
+type level struct{ reads, writes, maintains, admin bool }
+
+func (l level) has(name string) bool {
+	return name == "write" && l.writes || name == "maintain" && l.maintains || name == "admin" && l.admin
+}
+
+// permission asks what u may do. The API takes a login, which may be another
+// account's by now: the id in the answer is what counts.
+func (c *Client) permission(ctx context.Context, p *place, u user) (level, error) {
+	var got struct {
+		Permission string  `json:"permission"`
+		Role       string  `json:"role_name"`
+		User       *member `json:"user"`
+	}
+	err := c.get(ctx, p.client, path("repos", p.owner, p.name, "collaborators", u.Login, "permission"), nil, &got, "metadata: read")
+	switch {
+	case errors.Is(err, signing.NotFound):
+		return level{}, nil
+	case err != nil:
+		return level{}, err
+	case got.User == nil || got.User.ID != u.ID:
+		return level{}, nil
+	}
+	// Maintain is "write" in the old words, and roles of an organisation's own have
+	// names of their own: what the role may do is told beside.
+	l := level{admin: got.Permission == "admin", writes: got.Permission == "write" || got.Permission == "admin"}
+	l.reads = l.writes || got.Permission == "read"
+	l.maintains = l.admin || l.writes && (got.Role == "maintain" || got.User.Permissions.Maintain)
+	return l, nil
+}
+
+// Standing implements forge.People. Nothing is remembered: each call asks.
+func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.Account, groups []string) (forge.Standing, error) {
+	if who.Forge != c.host {
+		return forge.Standing{}, &signing.Error{Code: signing.Invalid, Message: "an account of another forge", Expected: c.host, Found: clip(who.Forge)}
+	}
+	asked, err := c.parse(groups)
+	if err != nil {
+		return forge.Standing{}, err
+	}
+	p, err := c.place(ctx, r)
+	if err != nil {
+		return forge.Standing{}, err
+	}
+	u, err := c.lookup(ctx, p.client, who.ID)
+	if err != nil {
+		return forge.Standing{}, err
+	}
+	out := forge.Standing{Account: c.account(&u.user)}
+	if u.Suspended != nil {
+		return out, nil
+	}
+	may, err := c.permission(ctx, p, u.user)
+	if err != nil {
+		return forge.Standing{}, err
+	}
+	if out.Reads = may.reads; !out.Reads || out.Account.Bot {
+		return out, nil
+	}
+	teams := false
+	for _, f := range asked {
+		in := f.id == who.ID || f.level != "" && may.has(f.level)
+		if f.team != "" {
+			if in, err = c.inTeam(ctx, p, f, u.Login); err != nil {
+				return forge.Standing{}, err
+			}
+			teams = teams || in
+		}
+		if in {
+			out.Groups = append(out.Groups, f.text)
+		}
+	}
+	if !teams {
+		return out, nil
+	}
+	// Memberships are asked by login and answered without an id: the login must
+	// have been this account's all the time.
+	again, err := c.lookup(ctx, p.client, who.ID)
+	if err != nil {
+		return forge.Standing{}, err
+	}
+	if again.Login != u.Login {
+		return forge.Standing{}, &signing.Error{Code: signing.Unavailable, Message: "account " + who.ID + " on " + c.host + " was renamed while its teams were asked for", Fix: "it is asked again"}
+	}
+	return out, nil
+}
+
+// inTeam reports whether a login has an active membership of a team, or of a team
+// below it. A team that is not there has no members.
+func (c *Client) inTeam(ctx context.Context, p *place, f from, login string) (bool, error) {
+	g, err := c.organisation(ctx, p, f.org)
+	if err != nil {
+		return false, err
+	}
+	var m struct {
+		State string `json:"state"`
+	}
+	err = c.get(ctx, g, path("orgs", f.org, "teams", f.team, "memberships", login), nil, &m, "members: read")
+	if errors.Is(err, signing.NotFound) {
+		return false, nil
+	}
+	return err == nil && m.State == "active", err
+}
+
+// organisation returns the client of the installation on org: that of the
+// repository, where it belongs to org.
+func (c *Client) organisation(ctx context.Context, p *place, org string) (*github.Client, error) {
+	if strings.EqualFold(p.owner, org) {
+		return p.client, nil
+	}
+	for _, a := range c.apps {
+		var found granted
+		err := c.get(ctx, a.jwt, path("orgs", org, "installation"), nil, &found, "")
+		switch {
+		case errors.Is(err, signing.NotFound):
+		case err != nil:
+			return nil, err
+		case found.ID > 0 && found.Suspended == nil && (len(a.only) == 0 || a.only[found.ID]):
+			return c.installed(a, found.ID), nil
+		}
+	}
+	return nil, &signing.Error{Code: signing.Denied, Message: "the teams of " + clip(org) + " on " + c.host + " cannot be read", Found: "no GitHub App of this service is installed on that organisation", Fix: "install the App there with the permission members: read, or name a team of the repository's own organisation"}
+}
+
+// Members implements forge.People.
+func (c *Client) Members(ctx context.Context, r forge.Repository, groups []string) (map[string][]signing.Account, error) {
+	asked, err := c.parse(groups)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.place(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]signing.Account{}
+	for _, f := range asked {
+		people, err := c.group(ctx, p, f)
+		if err != nil {
+			return nil, err
+		}
+		out[f.text] = []signing.Account{}
+		for _, u := range people {
+			if a := c.account(&u.user); a.Known() && !a.Bot && u.Suspended == nil {
+				out[f.text] = append(out[f.text], a)
+			}
+		}
+	}
+	return out, nil
+}
+
+// group lists the people of one entry.
+func (c *Client) group(ctx context.Context, p *place, f from) ([]member, error) {
+	switch {
+	case f.id != "":
+		u, err := c.lookup(ctx, p.client, f.id)
+		return []member{u}, named(f.text, err)
+	case f.level != "":
+		asked := f.level
+		if asked == "write" {
+			asked = "push"
+		}
+		all, err := list[member](ctx, c, p.client, path("repos", p.owner, p.name, "collaborators"), url.Values{"affiliation": {"all"}, "permission": {asked}}, maxMembers, "metadata: read")
+		var out []member
+		for _, u := range all {
+			l := level{admin: u.Permissions.Admin, maintains: u.Permissions.Maintain || u.Permissions.Admin, writes: u.Permissions.Push || u.Permissions.Admin}
+			if l.has(f.level) {
+				out = append(out, u)
+			}
+		}
+		return out, named(f.text, err)
+	}
+	g, err := c.organisation(ctx, p, f.org)
+	if err != nil {
+		return nil, err
+	}
+	// Those of teams below it are among them; those who did not accept are not.
+	all, err := list[member](ctx, c, g, path("orgs", f.org, "teams", f.team, "members"), url.Values{"role": {"all"}}, maxMembers, "members: read")
+	return all, named(f.text, err)
+}
+
+// named says which group an error is about.
+func named(group string, err error) error {
+	var e *signing.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	out := *e
+	out.Message = fmt.Sprintf("group %s: %s", clip(group), e.Message)
+	if e.Code == signing.NotFound {
+		out.Fix = "correct the group in the policy; if it is there, give the App the permission members: read"
+	}
+	return &out
+}
