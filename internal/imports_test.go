@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 	"internal/registry/cloud": {"registry"},
 	"internal/forge/github":   {"forge"}, "internal/forge/gitlab": {"forge"},
 	"internal/facts": {"forge", "registry"}, "internal/report": {"forge", "view"},
-	"internal/evidence": {"audit", "view"}, "internal/submit": {"api", "ci", "registry", "view"},
+	"internal/evidence": {"audit", "approval", "view"}, "internal/submit": {"api", "ci", "registry", "view"},
 	// L3
 	"internal/workflow": {"store", "policy", "approval", "key", "method", "registry", "facts", "forge", "report", "view", "audit"},
 	// L4

@@ -15,6 +15,8 @@ type life struct {
 
 	state  signing.RequestState
 	cancel bool
+	// said is how many of the Request's approvals and denials were told so far.
+	said int
 	// last is the index of the event whose decision is the one in the evidence.
 	last   int
 	alarms []string
@@ -81,10 +83,15 @@ func (l *life) requestEvent(i int, ev audit.Event) error {
 	case audit.RequestDecided:
 		return l.decided(i, ev)
 	case audit.RequestSigning:
+		if err := l.approved(ev.Time); err != nil {
+			return err
+		}
 		if err := l.become(signing.Signing); err != nil {
 			return err
 		}
 		return agree(ev, map[string]string{"basis": string(r.Decision.BasisDigest)}, "basis")
+	case audit.RequestAsked, audit.RequestReminded, audit.RequestApproved, audit.RequestDisagreed, audit.BreakGlass, audit.CommandRefused:
+		return l.people(ev)
 	case audit.RequestAttached:
 		// Of another attempt, in whatever state the Request is.
 		return sameRun(ev, audit.Submitted(r))
@@ -135,8 +142,18 @@ func (l *life) decided(i int, ev audit.Event) error {
 	if err := agree(ev, want, must...); err != nil {
 		return err
 	}
-	if ev.Attrs["effect"] != string(signing.Allow) {
-		return unknown(ev) // approvals come with events of their own
+	switch ev.Attrs["effect"] {
+	case string(signing.NeedsApproval):
+		if r.Decision.Approvals == nil {
+			return refuse("nobody is named whose approval is needed", "a rule for approvals", "none")
+		}
+		return l.become(signing.AwaitingApproval)
+	case string(signing.Allow):
+	default:
+		return unknown(ev)
+	}
+	if r.Decision.Approvals != nil && i == l.last {
+		return refuse("allowed without the approvals that it demands", string(signing.NeedsApproval), ev.Attrs["effect"])
 	}
 	if len(l.e.Tasks) == 0 {
 		return refuse("the tasks are missing in the evidence", "one task at least", "")
@@ -313,6 +330,9 @@ func (l *life) end() error {
 	}
 	if l.cancel != r.CancelRequested {
 		return refuse("the events and the request disagree about a cancel", strconv.FormatBool(l.cancel), strconv.FormatBool(r.CancelRequested))
+	}
+	if l.said != len(r.Approvals) {
+		return refuse("an approval that no event proves", fmt.Sprint(l.said), fmt.Sprint(len(r.Approvals)))
 	}
 	if r.Decision != nil && l.last < 0 {
 		return refuse("a decision that no event tells", "", string(r.Decision.Effect))

@@ -160,10 +160,6 @@ func consistent(e *Evidence) error {
 	if !r.State.Terminal() {
 		return refuse("the request is not over", "a request in its last state", string(r.State))
 	}
-	if len(r.Approvals) > 0 {
-		// Approvals come with events of their own; without one nothing proves them.
-		return refuse("an approval that no event proves", "no approvals", fmt.Sprint(len(r.Approvals)))
-	}
 	if d := r.Decision; d != nil && d.BasisDigest != "" {
 		if err := bound(r, d); err != nil {
 			return err
