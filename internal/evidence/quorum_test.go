@@ -129,6 +129,22 @@ func TestApprovalsAreTiedToTheLog(t *testing.T) {
 	}
 }
 
+func TestWhatPeopleDidNotSayIsRefused(t *testing.T) {
+	s := signed(t)
+	// One would do, and the first of two was told.
+	untold := asked(t, s, func(e *evidence.Evidence) { e.Request.Decision.Approvals.Groups[0].Required = 1 }, func(events []audit.Event) []audit.Event {
+		last := at(events, audit.RequestSigning) - 1
+		return append(events[:last:last], events[last+1:]...)
+	})
+	refused(t, "an approval beyond those that were told", untold, s.options())
+	nobody := asked(t, s, func(e *evidence.Evidence) {
+		e.Request.Decision.Effect, e.Request.Approvals = signing.Allow, nil
+	}, func(events []audit.Event) []audit.Event {
+		return without(audit.CommandRefused)(without(audit.RequestAsked)(events))
+	})
+	refused(t, "a decision that allowed what needs approval", nobody, s.options())
+}
+
 func renamed(kind, to string) edit {
 	return func(events []audit.Event) []audit.Event { events[at(events, kind)].Kind = to; return events }
 }
