@@ -115,6 +115,8 @@ type Options struct {
 	Forges    map[string]forge.Forge
 	ForgePoll time.Duration
 	People    []approval.Person
+	// Heard, where set, is told what became of deliveries and commands.
+	Heard func(host, outcome string)
 }
 
 // Env is a world in which a service can run, again and again.
@@ -261,7 +263,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
-		Forges: e.Options.Forges, ForgePoll: e.polls(), Directory: directory, Heard: metrics.Heard,
+		Forges: e.Options.Forges, ForgePoll: e.polls(), Directory: directory, Heard: e.heard(metrics.Heard),
 	})
 	if err == nil {
 		err = s.Workflow.Load(ctx)
@@ -274,6 +276,16 @@ func (s *Service) open(ctx context.Context) (err error) {
 	})
 	s.HTTP = httptest.NewServer(s.Server.Handler())
 	return nil
+}
+
+// heard tells what became of a delivery to both.
+func (e *Env) heard(to func(host, outcome string)) func(host, outcome string) {
+	return func(host, outcome string) {
+		to(host, outcome)
+		if e.Options.Heard != nil {
+			e.Options.Heard(host, outcome)
+		}
+	}
 }
 
 // ring opens the keys, which are made the first time.
