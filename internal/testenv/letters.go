@@ -108,3 +108,13 @@ func (l *Letters) Parse(d forge.Delivery) (e forge.Event, err error) {
 	err = json.Unmarshal(d.Body, &e)
 	return e, err
 }
+
+// heard tells what became of a delivery to both.
+func (e *Env) heard(to func(host, outcome string)) func(host, outcome string) {
+	return func(host, outcome string) {
+		to(host, outcome)
+		if e.Options.Heard != nil {
+			e.Options.Heard(host, outcome)
+		}
+	}
+}

@@ -278,16 +278,6 @@ func (s *Service) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// heard tells what became of a delivery to both.
-func (e *Env) heard(to func(host, outcome string)) func(host, outcome string) {
-	return func(host, outcome string) {
-		to(host, outcome)
-		if e.Options.Heard != nil {
-			e.Options.Heard(host, outcome)
-		}
-	}
-}
-
 // ring opens the keys, which are made the first time.
 func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
 	list := e.Options.Keys

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/devworld"
 	forges "github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
@@ -33,11 +34,21 @@ type parlour struct {
 	news  chan struct{}
 }
 
+// parlourWorld is made once: it takes two RSA keys.
+var parlourMade = sync.OnceValues(func() (*devworld.World, error) { return devworld.Start(devworld.Options{}) })
+
+func parlourWorld(t *testing.T) *devworld.World {
+	t.Helper()
+	world, err := parlourMade()
+	ok(t, err)
+	return world
+}
+
 func newParlour(t *testing.T, poll time.Duration) *parlour {
 	t.Helper()
 	p := &parlour{t: t, news: make(chan struct{}, 1000)}
 	p.forge = testenv.NewLetters(listenHost, func() time.Time { return p.e.Now() })
-	p.e = testenv.New(t, testenv.Options{Forges: map[string]forges.Forge{listenHost: p.forge}, ForgePoll: poll, Heard: func(_, outcome string) {
+	p.e = testenv.New(t, testenv.Options{World: parlourWorld(t), Forges: map[string]forges.Forge{listenHost: p.forge}, ForgePoll: poll, Heard: func(_, outcome string) {
 		p.mu.Lock()
 		p.heard = append(p.heard, outcome)
 		p.mu.Unlock()
@@ -385,7 +396,7 @@ func TestAnAlteredDeliveryIsNotObeyed(t *testing.T) {
 	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
 	p.receive(testenv.About(thread("7"), c))
 	p.s.Kill()
-	edit(t, p.e, "UPDATE deliveries SET body = replace(body, 'approve', 'deny')")
+	edit(t, p.e, "UPDATE deliveries SET body = CAST(replace(CAST(body AS TEXT), 'approve', 'deny') AS BLOB)")
 	p.forge.FailComment(nil)
 	p.s = p.e.Start(nil)
 	d := p.forge.Say(thread("7"), p.ann, p.approves(r)) // one that nobody altered
