@@ -131,9 +131,12 @@ type Asking struct {
 	Round int `json:"round"`
 	// Comment is the id of the service's own comment, Body the digest of what it
 	// wrote there last: a difference means that somebody else edited it.
-	Comment string    `json:"comment,omitempty"`
-	URL     string    `json:"url,omitempty"` // of that comment; for people
-	Body    Digest    `json:"body,omitempty"`
+	Comment string `json:"comment,omitempty"`
+	URL     string `json:"url,omitempty"` // of that comment; for people
+	Body    Digest `json:"body,omitempty"`
+	// Writing is the digest of what is being written there, from before it is sent
+	// until it is known to have arrived: such a comment is the service's own as well.
+	Writing Digest    `json:"writing,omitempty"`
 	Asked   time.Time `json:"asked,omitzero"`
 	// Reminded is when people were reminded, once; zero before.
 	Reminded time.Time `json:"reminded,omitzero"`

@@ -22,12 +22,16 @@ func (d *drive) decide(ctx context.Context) error {
 	if err != nil {
 		return d.deny(ctx, signing.Reason{Rule: "policy", Children: []signing.Reason{refusal("policy", err)}}, signing.Public(err))
 	}
-	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted}
+	source, err := d.source(ctx)
+	if err != nil {
+		return err
+	}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Source: source}
 	for _, a := range r.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
-	// Some rules ask for labels, which only the registry knows; every other
-	// that fails now would fail then.
+	// Some rules ask for labels, which only the registry knows, or for what only
+	// the forge knows; every other that fails now would fail then.
 	if effect, reasons := p.Evaluate(f); effect == signing.Deny && failsBefore(reasons) {
 		return d.deny(ctx, reasons, nil)
 	}
@@ -36,13 +40,34 @@ func (d *drive) decide(ctx context.Context) error {
 	}
 	f, seen, err := facts.Gather(ctx, d.reader(), r.Identity, r.Origin, r.Policy, r.Artifacts, p.NeedsManifests(), r.Submitted)
 	if err != nil {
-		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
-			return err
-		}
-		return d.deny(ctx, signing.Reason{Rule: "artifacts", Children: []signing.Reason{refusal("artifacts", err)}}, signing.Public(err))
+		return d.denyUnless(ctx, "artifacts", err)
 	}
+	asked, err := d.askForge(ctx, p, f.Artifacts())
+	if err != nil {
+		return d.denyUnless(ctx, "forge", err)
+	}
+	f.Source, f.Forge = source, asked.facts
+	return d.conclusion(ctx, p, f, append(seen, asked.seen...))
+}
+
+// denyUnless denies for what an outside party said, unless asking it again may
+// help: then the Request waits.
+func (d *drive) denyUnless(ctx context.Context, rule string, err error) error {
+	if errors.Is(err, errContent) || signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
+		return err
+	}
+	return d.deny(ctx, signing.Reason{Rule: rule, Children: []signing.Reason{refusal(rule, err)}}, signing.Public(err))
+}
+
+// conclusion decides, when everything is known.
+func (d *drive) conclusion(ctx context.Context, p *policy.Policy, f signing.Facts, seen []signing.Observation) error {
+	r := d.request
 	effect, reasons := p.Evaluate(f)
-	basis, err := d.w.basis(p, f.Artifacts(), f.Children(), r.Origin)
+	var rule *signing.ApprovalRule
+	if effect == signing.NeedsApproval {
+		rule = p.ApprovalsWith(f.Forge)
+	}
+	basis, err := d.w.basis(p, f.Artifacts(), f.Children(), r, p.RepositoryDigest(f.Forge))
 	if err != nil {
 		return err
 	}
@@ -50,7 +75,7 @@ func (d *drive) decide(ctx context.Context) error {
 		effect, reasons.Pass = signing.Deny, false
 		reasons.Children = append(reasons.Children, refusal("sign", err))
 	}
-	permit := d.w.permit(p, f, basis, 0)
+	permit := d.w.permit(p, f, basis, rule, 0, true)
 	if reasons.Children = append(reasons.Children, permit); !permit.Pass {
 		effect, reasons.Pass = signing.Deny, false
 	}
@@ -59,22 +84,50 @@ func (d *drive) decide(ctx context.Context) error {
 		return err
 	}
 	r.Project = p.Project()
-	r.Decision = &signing.Decision{Effect: effect, Reasons: reasons, Basis: basis, BasisDigest: digest, Observations: seen, At: d.w.Now()}
+	r.Decision = &signing.Decision{Effect: effect, Reasons: reasons, Basis: basis, BasisDigest: digest, Observations: seen, Shadow: shadows(p, f), At: d.w.Now()}
 	switch effect {
 	case signing.Allow:
 		return d.allow(ctx)
 	case signing.NeedsApproval:
-		// Approvals come with the forges; until then a policy that names them denies.
-		reasons.Pass = false
-		reasons.Children = append(reasons.Children, signing.Reason{Rule: "approvals", Wanted: "approval by people", Found: "this version cannot ask for approval", Fix: "use a policy without approvals"})
+		return d.needsApproval(ctx, rule, f.Forge)
 	}
 	return d.deny(ctx, reasons, nil)
 }
 
-// failsBefore reports whether a rule fails that does not rest on the registry.
+// shadows records what the policies in log mode that shadow p would have said.
+func shadows(p *policy.Policy, f signing.Facts) []signing.Shadow {
+	var out []signing.Shadow
+	for _, s := range p.Shadows() {
+		effect, reasons := s.Evaluate(f)
+		out = append(out, signing.Shadow{Policy: s.Name(), Effect: effect, Reasons: reasons})
+	}
+	return out
+}
+
+// source describes the Request that a person's Request submits again, nil for a
+// job's.
+func (d *drive) source(ctx context.Context) (*signing.SourceRequest, error) {
+	if d.request.Source == "" {
+		return nil, nil
+	}
+	var out *signing.SourceRequest
+	err := d.w.Store.View(ctx, func(tx *store.Tx) error {
+		s, err := tx.Request(d.request.Source)
+		if err == nil {
+			out = &signing.SourceRequest{ID: s.ID, Policy: s.Policy, State: s.State, Ended: s.Ended}
+		}
+		return err
+	})
+	if errors.Is(err, signing.NotFound) {
+		err = store.Tampered("requests", "request "+d.request.Source, "no such row") // rows are never deleted
+	}
+	return out, err
+}
+
+// failsBefore reports whether a rule fails that rests on neither registry nor forge.
 func failsBefore(reasons signing.Reason) bool {
 	for _, leaf := range reasons.Failures() {
-		if !policy.AsksRegistry(leaf.Rule) {
+		if !policy.AsksRegistry(leaf.Rule) && !policy.AsksForge(leaf.Rule) {
 			return true
 		}
 	}
@@ -83,7 +136,8 @@ func failsBefore(reasons signing.Reason) bool {
 
 // basis derives what a Decision binds from the configuration in force. What is
 // below the artifacts follows from their digests; it counts if a step is recursive.
-func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifact, origin signing.Origin) (signing.Basis, error) {
+// own is the digest of the repository's own policy.
+func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifact, r *signing.Request, own signing.Digest) (signing.Basis, error) {
 	steps := p.Steps()
 	if !slices.ContainsFunc(steps, func(s signing.Step) bool { return s.Recursive }) {
 		children = nil
@@ -99,11 +153,11 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 		}
 		steps[i].KeyVersion = v
 	}
-	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Origin: origin}, nil
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source}, nil
 }
 
 // permit holds every step against what the owner of its key demands.
-func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, approvals int) signing.Reason {
+func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, rule *signing.ApprovalRule, approvals int, deciding bool) signing.Reason {
 	out := signing.Reason{Rule: "keys", Pass: true}
 	artifacts := slices.Concat(basis.Artifacts, basis.Children)
 	for _, s := range basis.Steps {
@@ -116,7 +170,7 @@ func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis
 		case !have:
 			one = signing.Reason{Rule: "keys." + s.Key, Wanted: "a key of this service", Found: "no key " + s.Key, Fix: "add it to the keys file or name another"}
 		default:
-			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: artifacts, Facts: f, Approvals: approvals})
+			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: artifacts, Facts: f, Deciding: deciding, Rule: rule, Approvals: approvals})
 			if _, err := m.Info(info, s.Options); err != nil && one.Pass {
 				one = refusal("sign."+s.Method, err)
 			}
@@ -197,12 +251,11 @@ func (d *drive) moveToSigning(tx *store.Tx, c *clearance) error {
 // begin rechecks what may have changed since the decision and starts signing.
 func (d *drive) begin(ctx context.Context) error {
 	c, err := d.recheck(ctx)
+	if err == nil {
+		err = d.stillHolds(ctx)
+	}
 	if err != nil {
-		var refused *refusedError
-		if errors.As(err, &refused) {
-			return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refused.reason}}, nil)
-		}
-		return err
+		return d.denyRefused(ctx, err)
 	}
 	if err := d.checkTags(ctx); err != nil {
 		if signing.Temporary(err) || signing.CodeOf(err) == signing.Internal {
@@ -214,12 +267,26 @@ func (d *drive) begin(ctx context.Context) error {
 		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{*reason}}, nil)
 	}
 	d.request.Failure = nil
-	return d.update(ctx, "begin", func(tx *store.Tx) error {
+	err = d.update(ctx, "begin", func(tx *store.Tx) error {
 		if err := current(tx, d.conf); err != nil {
 			return err
 		}
+		if _, err := d.approved(tx.Now()); err != nil {
+			return err // the last of their time ran out meanwhile
+		}
 		return d.moveToSigning(tx, c)
 	})
+	return d.denyRefused(ctx, err)
+}
+
+// denyRefused ends the Request for what a recheck refused, and returns any other
+// error.
+func (d *drive) denyRefused(ctx context.Context, err error) error {
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refused.reason}}, nil)
+	}
+	return err
 }
 
 // checkTags resolves every signed tag again: what is signed under a name must

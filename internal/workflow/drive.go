@@ -23,6 +23,7 @@ type drive struct {
 	request *signing.Request // as last read from or written to the store
 	tasks   []*signing.Task
 	fresh   bool           // request and tasks are what this drive read or wrote last
+	asked   answers        // of the forge, in this drive
 	leased  []*publication // whose leases came with the envelopes, and which have not begun
 }
 
@@ -92,6 +93,8 @@ func (d *drive) step(ctx context.Context) error {
 			return d.expire(ctx)
 		}
 		return d.timed("decide", func() error { return d.decide(ctx) })
+	case signing.AwaitingApproval:
+		return d.watch(ctx)
 	case signing.Ready:
 		if d.late() {
 			return d.expire(ctx)
@@ -100,7 +103,7 @@ func (d *drive) step(ctx context.Context) error {
 	case signing.Signing:
 		return d.sign(ctx)
 	default:
-		// Waiting for people, or over: what changes that enqueues a new job.
+		// Over.
 		return d.finish(ctx)
 	}
 }
@@ -179,10 +182,15 @@ func (d *drive) move(tx *store.Tx, to signing.RequestState, ev audit.Event, task
 	if err := tx.Transition(store.Change{Request: d.request, To: string(to), Events: []audit.Event{ev}, NewTasks: tasks, Fence: d.claim}); err != nil {
 		return err
 	}
-	if to.Terminal() {
-		return tx.Finish(d.claim)
+	if !to.Terminal() {
+		return nil
 	}
-	return nil
+	if d.request.Asking != nil {
+		if err := tx.Enqueue(store.Job{Kind: jobAsk, Ref: d.request.ID}); err != nil {
+			return err
+		}
+	}
+	return tx.Finish(d.claim)
 }
 
 func (d *drive) finish(ctx context.Context) error {

@@ -25,11 +25,11 @@ func (w *Workflow) Evaluate(f signing.Facts) (Evaluation, error) {
 		return out, nil
 	}
 	out.Project, out.Policy = p.Project(), p.Name()
-	basis, err := w.basis(p, f.Artifacts(), f.Children(), f.Origin)
+	basis, err := w.basis(p, f.Artifacts(), f.Children(), &signing.Request{Origin: f.Origin}, p.RepositoryDigest(f.Forge))
 	if err != nil {
 		return Evaluation{}, err
 	}
-	checks := []signing.Reason{w.permit(p, f, basis, 0)}
+	checks := []signing.Reason{w.permit(p, f, basis, p.ApprovalsWith(f.Forge), 0, true)}
 	if err := basis.CheckSize(); err != nil {
 		checks = append(checks, refusal("sign", err))
 	}
