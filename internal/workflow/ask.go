@@ -471,4 +471,3 @@ func (w *Workflow) recode(ctx context.Context, r *signing.Request, why string) e
 	}
 	return err
 }
-

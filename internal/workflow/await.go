@@ -195,15 +195,6 @@ func (w *Workflow) tally(r *signing.Request, at time.Time) *signing.Tally {
 	return &t
 }
 
-// Tally is how far the question of a Request to people has come by now; ok is
-// false where nobody is asked.
-func (w *Workflow) Tally(r *signing.Request) (t signing.Tally, ok bool) {
-	if out := w.tally(r, w.Now()); out != nil {
-		return *out, true
-	}
-	return signing.Tally{}, false
-}
-
 // people counts those whose approvals count, each once.
 func people(t *signing.Tally) int {
 	if t == nil {

@@ -85,11 +85,9 @@ const help = "Commands, each alone on a line of a new comment:\n\n```\n/sealwrig
 // status says how far a Request is.
 func (w *Workflow) status(r *signing.Request) Outcome {
 	out := Outcome{Accepted: true, State: r.State, Message: fmt.Sprintf("`%s` is %s.", r.ID, r.State)}
-	if t, ok := w.Tally(r); ok {
-		out.Tally = t
-		for i, g := range t.Groups {
-			out.Message += fmt.Sprintf(" Group %d: %d of %d.", i+1, len(g.People), g.Required)
-		}
+	out.Tally, _ = w.Standing(r)
+	for i, g := range out.Tally.Groups {
+		out.Message += fmt.Sprintf(" Group %d: %d of %d.", i+1, len(g.People), g.Required)
 	}
 	return out
 }
@@ -133,7 +131,7 @@ func (c *command) before(r *signing.Request) (Outcome, bool) {
 	for _, a := range r.Approvals {
 		if a.Ref == c.in.Ref && a.Via == c.in.Via && a.Deny == (c.in.Verb == approval.VerbDeny) {
 			out := Outcome{Accepted: true, State: r.State}
-			out.Tally, _ = c.w.Tally(r)
+			out.Tally, _ = c.w.Standing(r)
 			return out, true
 		}
 	}

@@ -75,7 +75,7 @@ func (d *drive) conclusion(ctx context.Context, p *policy.Policy, f signing.Fact
 		effect, reasons.Pass = signing.Deny, false
 		reasons.Children = append(reasons.Children, refusal("sign", err))
 	}
-	permit := d.w.permit(p, f, basis, rule, 0, true)
+	permit := d.w.permit(p, f, basis, rule, 0, false)
 	if reasons.Children = append(reasons.Children, permit); !permit.Pass {
 		effect, reasons.Pass = signing.Deny, false
 	}
@@ -157,7 +157,7 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 }
 
 // permit holds every step against what the owner of its key demands.
-func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, rule *signing.ApprovalRule, approvals int, deciding bool) signing.Reason {
+func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, rule *signing.ApprovalRule, approvals int, recheck bool) signing.Reason {
 	out := signing.Reason{Rule: "keys", Pass: true}
 	artifacts := slices.Concat(basis.Artifacts, basis.Children)
 	for _, s := range basis.Steps {
@@ -170,7 +170,7 @@ func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis
 		case !have:
 			one = signing.Reason{Rule: "keys." + s.Key, Wanted: "a key of this service", Found: "no key " + s.Key, Fix: "add it to the keys file or name another"}
 		default:
-			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: artifacts, Facts: f, Deciding: deciding, Rule: rule, Approvals: approvals})
+			one = w.Keys.Permit(key.Use{Key: s.Key, Method: s.Method, Project: p.Project(), Policy: p.Name(), Artifacts: artifacts, Facts: f, Recheck: recheck, Rule: rule, Approvals: approvals})
 			if _, err := m.Info(info, s.Options); err != nil && one.Pass {
 				one = refusal("sign."+s.Method, err)
 			}

@@ -29,7 +29,7 @@ func (w *Workflow) Evaluate(f signing.Facts) (Evaluation, error) {
 	if err != nil {
 		return Evaluation{}, err
 	}
-	checks := []signing.Reason{w.permit(p, f, basis, p.ApprovalsWith(f.Forge), 0, true)}
+	checks := []signing.Reason{w.permit(p, f, basis, p.ApprovalsWith(f.Forge), 0, false)}
 	if err := basis.CheckSize(); err != nil {
 		checks = append(checks, refusal("sign", err))
 	}

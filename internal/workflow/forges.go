@@ -3,6 +3,7 @@ package workflow
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -86,11 +87,7 @@ func (d *drive) ask(ctx context.Context, question signing.ForgeQuestion, further
 }
 
 // covers reports whether whoever asked a was told what b asks.
-func covers(a, b signing.ForgeQuestion) bool {
-	both := a.And(b)
-	both.Branches, a.Branches = slices.Compact(slices.Sorted(slices.Values(both.Branches))), slices.Compact(slices.Sorted(slices.Values(a.Branches)))
-	return equalQuestion(both, a)
-}
+func covers(a, b signing.ForgeQuestion) bool { return reflect.DeepEqual(a.And(b), a.And(a)) }
 
 // unreached makes what is no answer of the forge, a broken connection or a time
 // that ran out, something to be tried again.

@@ -78,6 +78,10 @@ func (w *Workflow) load(ctx context.Context, policies *policy.Set, starting bool
 		if err := tx.SetGeneration(next.n, next.digest); err != nil {
 			return err
 		}
+		// What waits for people may not be what would be decided now.
+		if err := tx.EnqueueAwaiting(jobDrive); err != nil {
+			return err
+		}
 		return tx.Append(audit.Event{Time: tx.Now(), Kind: audit.ConfigLoaded, Attrs: map[string]string{
 			"generation": fmt.Sprint(next.n), "policies": string(policies.Digest()), "keys": string(w.Keys.Digest()), "config": string(next.digest),
 		}})

@@ -201,7 +201,11 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 				r.Failure.Message = "an admin of this service canceled this request"
 			}
 			audit.Failure(ev.Attrs, r.Failure)
-			err = tx.Transition(store.Change{Request: r, To: string(signing.Canceled), Events: []audit.Event{ev}})
+			var jobs []store.Job
+			if r.Asking != nil {
+				jobs = []store.Job{{Kind: jobAsk, Ref: r.ID}, {Kind: jobDrive, Ref: r.ID}}
+			}
+			err = tx.Transition(store.Change{Request: r, To: string(signing.Canceled), Events: []audit.Event{ev}, Jobs: jobs})
 		case r.State == signing.Signing && !r.CancelRequested:
 			r.CancelRequested = true
 			ev.Kind = audit.CancelRequested
@@ -229,5 +233,6 @@ func (w *Workflow) Cancel(ctx context.Context, requestID string, id signing.Iden
 	}
 	w.tell(requestID, &s)
 	w.kick()
+	w.asks.kick()
 	return s, nil
 }

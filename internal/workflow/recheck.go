@@ -105,7 +105,7 @@ func (d *drive) recheck(ctx context.Context) (*clearance, error) {
 		return nil, err
 	}
 	f.Forge = said.facts
-	if permit := d.w.permit(p, f, now, r.Decision.Approvals, people(tally), false); !permit.Pass {
+	if permit := d.w.permit(p, f, now, r.Decision.Approvals, people(tally), true); !permit.Pass {
 		leaf := permit.Failures()[0]
 		return nil, refuse(leaf.Rule, leaf.Wanted, leaf.Found, leaf.Fix)
 	}

@@ -101,6 +101,12 @@ func scope(id signing.Identity, o signing.Origin) string {
 	return strings.Join([]string{id.Issuer, o.SourceRepositoryIdentifier, o.RunID, o.RunAttempt}, "\n")
 }
 
+// runScope names a run with all of its attempts. Scopes of its idempotency keys
+// begin with it and a line end.
+func runScope(id signing.Identity, o signing.Origin) string {
+	return strings.Join([]string{id.Issuer, o.SourceRepositoryIdentifier, o.RunID}, "\n")
+}
+
 // replayKey names the one use that a token has. A token that its CI gives once
 // for a whole job may submit several Requests, each once.
 func replayKey(id signing.Identity, idempotency string) string {

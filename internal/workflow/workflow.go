@@ -118,6 +118,7 @@ type Workflow struct {
 	wake          chan struct{}                 // capacity 1: a job may be due
 	full          atomic.Bool                   // due jobs may wait for a slot: who gives one back wakes the dispatcher
 	drives        sync.WaitGroup
+	asks          *crew // asks people
 	hooks         *crew // deals with webhook deliveries
 	reporters     *crew
 	threads       keyed // one comment of a thread is dealt with at a time
@@ -169,6 +170,7 @@ func New(o Options) (*Workflow, error) {
 		digests: map[string]*queue{},
 		alarmed: map[string]bool{},
 	}
+	w.asks = newCrew(w, jobAsk, askWorkers, w.loadAsks)
 	w.hooks = newCrew(w, jobDelivery, deliveryWorkers, w.loadDeliveries)
 	w.reporters = newCrew(w, jobReport, reportWorkers, w.loadReports)
 	w.Store.Follow(w.follow)
@@ -187,7 +189,7 @@ func (w *Workflow) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	loops := []func(context.Context){w.dispatch, w.sequence, w.tidy}
 	if len(w.Forges) > 0 {
-		loops = append(loops, w.hooks.run, w.reporters.run)
+		loops = append(loops, w.asks.run, w.hooks.run, w.reporters.run)
 	}
 	for _, f := range w.Forges {
 		loops = append(loops, func(ctx context.Context) { w.poll(ctx, f) })
