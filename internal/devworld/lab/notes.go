@@ -87,7 +87,8 @@ func keep(body string) (string, bool) {
 }
 
 func (m *MergeRequest) note(by *User, body string, system bool) *Note {
-	n := &Note{ID: m.project.s.id(), Author: by, Body: body, System: system, Created: m.project.s.now(), Updated: m.project.s.now()}
+	at := m.project.s.now()
+	n := &Note{ID: m.project.s.id(), Author: by, Body: body, System: system, Created: at, Updated: at}
 	m.Notes = append(m.Notes, n)
 	return n
 }
@@ -109,7 +110,8 @@ func (i *Issue) Comment(by *User, body string) *Note {
 
 func (s *Server) say(on noteable, by *User, n *Note) *Note {
 	s.mu.Lock()
-	n.ID, n.Author, n.Created, n.Updated = s.id(), by, s.now(), s.now()
+	n.ID, n.Author, n.Created = s.id(), by, s.now()
+	n.Updated = n.Created
 	*on.notes() = append(*on.notes(), n)
 	due := s.noteHooks(on, n, by, "create")
 	s.mu.Unlock()
@@ -258,7 +260,8 @@ func (s *Server) postNote(q *request, on noteable) answer {
 	if _, closes := keep(q.text("body")); closes && on.merge != nil {
 		on.merge.State = "closed"
 	}
-	n := &Note{ID: s.id(), Author: q.user, Body: body, Created: s.now(), Updated: s.now(), Internal: q.text("internal") == "true"}
+	at := s.now()
+	n := &Note{ID: s.id(), Author: q.user, Body: body, Created: at, Updated: at, Internal: q.text("internal") == "true"}
 	*on.notes() = append(*on.notes(), n)
 	s.queue(s.noteHooks(on, n, q.user, "create"))
 	return answer{http.StatusCreated, s.noteOf(on, n)}

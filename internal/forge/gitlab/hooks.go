@@ -269,10 +269,13 @@ func (c *Client) noteEvent(p payload) (forge.Event, error) {
 		e.Kind, e.Body = forge.EventEdited, ""
 		return e, nil
 	}
-	if p.User.ID <= 0 || p.User.ID != o.AuthorID {
-		return forge.Event{}, unreadable("a new note whose author is not who sent it")
+	if o.AuthorID <= 0 {
+		return forge.Event{}, unreadable("a new note without an author")
 	}
-	e.Sender = signing.Account{Forge: c.host, ID: strconv.FormatInt(p.User.ID, 10), Login: p.User.Username}
+	e.Sender = signing.Account{Forge: c.host, ID: strconv.FormatInt(o.AuthorID, 10)}
+	if p.User.ID == o.AuthorID {
+		e.Sender.Login = p.User.Username
+	}
 	return e, nil
 }
 
