@@ -22,6 +22,9 @@ func AsksForge(rule string) bool {
 }
 
 const (
+	notAsked    = "it was not asked"
+	notAnswered = "there is nothing about it in the answer"
+
 	ruleVerify     = "origin.verify"
 	ruleRepository = "repository_policy"
 )
@@ -35,7 +38,7 @@ type asked struct {
 // silent is the reason for a part that has no answer.
 func (a asked) silent(rule, part, wanted string) signing.Reason {
 	const fix = "give the service what it needs on the forge (`sealwrightd config check --online` says what is missing), or take the rule out if the policy is right without it"
-	why := "it was not asked"
+	why := notAsked
 	switch {
 	case a.facts == nil:
 	case a.facts.Forge != a.origin.Forge:
@@ -43,7 +46,7 @@ func (a asked) silent(rule, part, wanted string) signing.Reason {
 	case a.facts.Unknown[part] != "":
 		why = a.facts.Unknown[part]
 	default:
-		why = "there is nothing about it in the answer"
+		why = notAnswered
 	}
 	return leaf(rule, false, wanted, "the forge did not answer: "+why, fix)
 }

@@ -1,0 +1,135 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// Past is a recorded request: the Facts on which it was decided.
+type Past struct {
+	ID    string
+	Facts signing.Facts
+}
+
+// Change is a recorded request that would be decided otherwise.
+type Change struct {
+	ID, Policy    string
+	Before, After signing.Effect
+	// BeforeRule and AfterRule are what people are asked, nil where nobody is.
+	BeforeRule, AfterRule *signing.ApprovalRule
+	Reasons               signing.Reason // of the decision after the change
+}
+
+// Replay is what a change of policies means for recorded requests.
+type Replay struct {
+	Same      int      // decided alike
+	Refused   []Change // newly refused
+	Allowed   []Change // newly allowed, with or without people
+	Approvals []Change // people would be asked, no more, or otherwise
+	// Unknown are those of which nothing can be said: all that refuses them are
+	// questions to the forge that were not asked then.
+	Unknown []Change
+}
+
+// Compare decides recorded requests with two sets of policies, in their order.
+// Nobody is asked anything anew: answers of the forge are those of then, and a
+// rule that asks for more is in Unknown, unless another rule refuses as well.
+func Compare(before, after *Set, past []Past) Replay {
+	var out Replay
+	for _, p := range past {
+		out.add(p, judge(before, p.Facts), judge(after, p.Facts))
+	}
+	return out
+}
+
+// CompareRepository decides recorded requests with two versions of a repository's
+// own policy; nil is no file. One that cannot be read refuses every request.
+func CompareRepository(set *Set, before, after []byte, past []Past) Replay {
+	var out Replay
+	for _, p := range past {
+		out.add(p, judge(set, withPolicyFile(p.Facts, before)), judge(set, withPolicyFile(p.Facts, after)))
+	}
+	return out
+}
+
+// withPolicyFile returns facts as they are if the repository has this policy.
+func withPolicyFile(f signing.Facts, text []byte) signing.Facts {
+	answer := signing.ForgeFacts{Forge: f.Origin.Forge}
+	if f.Forge != nil {
+		answer = *f.Forge
+	}
+	file := signing.PolicyFileFacts{Exists: text != nil, Text: text}
+	if answer.PolicyFile != nil {
+		file.Branch, file.Commit = answer.PolicyFile.Branch, answer.PolicyFile.Commit
+	}
+	if file.Exists {
+		file.Digest = signing.DigestOf(text)
+	}
+	answer.PolicyFile, f.Forge = &file, &answer
+	return f
+}
+
+// outcome is one decision about recorded facts.
+type outcome struct {
+	effect  signing.Effect
+	rule    *signing.ApprovalRule
+	reasons signing.Reason
+}
+
+func judge(s *Set, f signing.Facts) outcome {
+	p, effect, reasons := s.Judge(f)
+	out := outcome{effect: effect, reasons: reasons}
+	if effect == signing.NeedsApproval {
+		out.rule = p.ApprovalsWith(f.Forge)
+	}
+	return out
+}
+
+// unanswered reports whether nothing but questions that were not asked refuses.
+func (o outcome) unanswered() bool {
+	leaves := o.reasons.Failures()
+	return o.effect == signing.Deny && len(leaves) > 0 && !slices.ContainsFunc(leaves, func(r signing.Reason) bool {
+		return !strings.Contains(r.Found, notAsked) && !strings.Contains(r.Found, notAnswered)
+	})
+}
+
+func (r *Replay) add(p Past, before, after outcome) {
+	c := Change{ID: p.ID, Policy: p.Facts.Policy, Before: before.effect, After: after.effect, BeforeRule: before.rule, AfterRule: after.rule, Reasons: after.reasons}
+	switch {
+	case before.effect == signing.Deny && after.effect == signing.Deny:
+		r.Same++
+	case after.unanswered() || before.unanswered():
+		r.Unknown = append(r.Unknown, c)
+	case after.effect == signing.Deny:
+		r.Refused = append(r.Refused, c)
+	case before.effect == signing.Deny:
+		r.Allowed = append(r.Allowed, c)
+	case !sameRule(before.rule, after.rule):
+		r.Approvals = append(r.Approvals, c)
+	default:
+		r.Same++
+	}
+}
+
+// sameRule reports whether people are asked alike. Both are in canonical order
+// but for their groups, whose order says nothing.
+func sameRule(a, b *signing.ApprovalRule) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	key := func(r *signing.ApprovalRule) []string {
+		out := []string{strings.Join(r.Exclude, ","), strings.Join(r.Ways, ","), r.Expires.String()}
+		for _, on := range []bool{r.DenyEnds, r.Supersede} {
+			out = append(out, map[bool]string{true: "yes", false: "no"}[on])
+		}
+		var groups []string
+		for _, g := range r.Groups {
+			groups = append(groups, describeRule(&signing.ApprovalRule{Groups: []signing.ApprovalGroup{g}}))
+		}
+		slices.Sort(groups)
+		return append(out, groups...)
+	}
+	return slices.Equal(key(a), key(b))
+}
