@@ -112,7 +112,14 @@ func FuzzClaims(f *testing.F) {
 // checkOrigin asserts what holds for every origin that a row returns.
 func checkOrigin(t *testing.T, r *row, o signing.Origin) {
 	t.Helper()
-	if o.Forge != r.forge || o.Kind != r.kind {
+	if r.pipelines != nil {
+		p, ok := r.pipelines[o.Pipeline]
+		if !ok || o.Forge != p.Forge || o.SourceRepositoryIdentifier != p.ID || o.SourceRepositoryOwnerIdentifier != p.OwnerID || o.SourceRepository != p.Name || o.Kind != r.kind {
+			t.Fatalf("a claim replaced what is registered: %+v", o)
+		}
+		return
+	}
+	if o.Forge != r.forge || o.Kind != r.kind || o.Pipeline != "" {
 		t.Fatalf("a claim replaced a constant: %+v", o)
 	}
 	v := reflect.ValueOf(o)

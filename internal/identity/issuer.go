@@ -84,6 +84,10 @@ type Issuer struct {
 	Kind     string            `yaml:"kind"`
 	Claims   map[string]string `yaml:"claims"`
 	Optional map[string]string `yaml:"optional"`
+	// Pipelines says which repository each pipeline builds, where tokens do not:
+	// Buildkite, and rows of your own for Jenkins, TeamCity or Cloud Build. Where
+	// it is given, every other pipeline is refused.
+	Pipelines []Pipeline `yaml:"pipelines"`
 }
 
 var (
@@ -166,7 +170,7 @@ func (c Issuer) compile(path string, ps *config.Problems) *row {
 			ps.Add(path+"require", "must name the one %s that is yours: this issuer serves everybody", claim)
 		}
 	}
-	r := &row{provider: p, forge: c.Forge, url: strings.TrimSuffix(c.URL, "/"), require: c.Require}
+	r := &row{provider: p, forge: c.Forge, url: strings.TrimSuffix(c.URL, "/"), require: c.Require, pipelines: c.binding(path, ps)}
 	texts, booleans := originFields(new(signing.Origin))
 	for _, group := range []struct {
 		name     string

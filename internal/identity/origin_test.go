@@ -81,7 +81,7 @@ func TestEveryFieldOfAnOriginCanBeFilledButTheRowsConstants(t *testing.T) {
 	typ := reflect.TypeFor[signing.Origin]()
 	for i := range typ.NumField() {
 		name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
-		if name != "forge" && name != "kind" {
+		if name != "forge" && name != "kind" && name != "pipeline" {
 			want = append(want, name)
 		}
 	}
@@ -334,5 +334,54 @@ func TestABuiltInRowPassesItsOwnCheck(t *testing.T) {
 		if ps := Check([]Issuer{row}); len(ps) > 0 {
 			t.Errorf("%s: %v", name, ps)
 		}
+	}
+}
+
+func TestEveryProblemOfRegisteredPipelinesIsReported(t *testing.T) {
+	row := func(provider string, pipelines ...Pipeline) Issuer {
+		c := Issuer{Provider: provider, Issuer: "https://ci.acme.dev", Audience: "https://sealwright.acme.dev", Forge: "ci.acme.dev", Require: map[string]string{"organization_id": "1"}, Pipelines: pipelines}
+		if provider == "jenkins" {
+			c.Claims = map[string]string{"sourceRepositoryIdentifier": "sub"}
+		}
+		return c
+	}
+	good := Pipeline{Pipeline: "p", Forge: "github.com", Name: "acme/web", ID: "74"}
+	with := func(change func(*Pipeline)) Pipeline {
+		p := good
+		change(&p)
+		return p
+	}
+	people := row("jenkins", good)
+	people.Role, people.Claims = signing.RolePeople, nil
+	for name, c := range map[string]struct {
+		issuer Issuer
+		path   string // "" is good
+	}{
+		"good":                       {row("jenkins", good, with(func(p *Pipeline) { p.Pipeline, p.OwnerID = "q", "65" })), ""},
+		"Buildkite":                  {row("buildkite", good), ""},
+		"GitHub states its own":      {row("github-actions", good), "[0].pipelines"},
+		"none":                       {row("jenkins"), ""},
+		"an empty list":              {func() Issuer { c := row("jenkins"); c.Pipelines = []Pipeline{}; return c }(), "[0].pipelines"},
+		"people":                     {people, "[0].pipelines"},
+		"too many":                   {row("jenkins", make([]Pipeline, MaxPipelines+1)...), "[0].pipelines"},
+		"no pipeline":                {row("jenkins", with(func(p *Pipeline) { p.Pipeline = "" })), "[0].pipelines[0].pipeline"},
+		"a long one":                 {row("jenkins", with(func(p *Pipeline) { p.Pipeline = strings.Repeat("x", 1000) })), "[0].pipelines[0].pipeline"},
+		"twice":                      {row("jenkins", good, good), "[0].pipelines[1].pipeline"},
+		"a forge with a scheme":      {row("jenkins", with(func(p *Pipeline) { p.Forge = "https://github.com" })), "[0].pipelines[0].forge"},
+		"a name without its owner":   {row("jenkins", with(func(p *Pipeline) { p.Name = "web" })), "[0].pipelines[0].name"},
+		"a name in place of the id":  {row("jenkins", with(func(p *Pipeline) { p.ID = "acme" })), "[0].pipelines[0].id"},
+		"a name in place of owner's": {row("jenkins", with(func(p *Pipeline) { p.OwnerID = "acme" })), "[0].pipelines[0].owner_id"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, p := range Check([]Issuer{c.issuer}) {
+				if strings.Contains(p.Path, "pipelines") {
+					got = append(got, p.Path)
+				}
+			}
+			if c.path == "" && len(got) > 0 || c.path != "" && !slices.Contains(got, c.path) {
+				t.Errorf("wanted %q, got %q", c.path, got)
+			}
+		})
 	}
 }

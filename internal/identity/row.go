@@ -72,6 +72,7 @@ type row struct {
 	forge, url string
 	require    map[string]string // claims that must have exactly this value
 	fields     []field           // sorted by name
+	pipelines  map[string]Pipeline
 }
 
 // field is one field of Origin and where its value comes from.
@@ -114,7 +115,7 @@ func (r *row) origin(c claims) (signing.Origin, error) {
 		}
 		*booleans[f.name] = value == "true"
 	}
-	return o, nil
+	return r.bind(o)
 }
 
 // checkClaims holds claims against the row's forms and rules. Claims that have

@@ -126,13 +126,21 @@ func (r *row) named(o signing.Origin) []signing.Reason {
 		}
 	}
 	out := []signing.Reason{
-		leaf(r.path+".id", true, r.ID, o.SourceRepositoryIdentifier, ""),
+		leaf(r.path+".id", true, r.ID, o.SourceRepositoryIdentifier+boundBy(o), ""),
 		leaf(r.path+".name", fold(o.SourceRepository) == fold(r.Name), r.Name, o.SourceRepository, "the repository was renamed or moved: update the row if that is right"),
 	}
 	if r.OwnerID != "" {
 		out = append(out, leaf(r.path+".owner_id", o.SourceRepositoryOwnerIdentifier == r.OwnerID, r.OwnerID, o.SourceRepositoryOwnerIdentifier, "the repository has another owner than the row: update the row if that is right"))
 	}
 	return out
+}
+
+// boundBy says who says so, where it is not the token.
+func boundBy(o signing.Origin) string {
+	if o.Pipeline == "" {
+		return ""
+	}
+	return ", which the configuration of the service says of pipeline " + o.Pipeline
 }
 
 func (p *Policy) images(r *row, o signing.Origin, images []signing.Image) signing.Reason {

@@ -40,6 +40,7 @@ func factSources() map[string][2]string {
 		"facts.identity.accepted":             {fromService, "the end of the time in which the token is accepted"},
 		"facts.identity.perJob":               {fromService, "the CI gives one token for a whole job"},
 		o + "forge":                           {fromService, "host of the forge, by the issuer's row"},
+		o + "pipeline":                        {fromToken, "where the configuration of the service, and no token, says which repository a pipeline builds"},
 		o + "kind":                            {fromService, "`github`, `gitlab`, or the kind that the issuer's row names"},
 		o + "sourceRepository":                {fromToken, "OWNER/NAME"},
 		o + "sourceRepositoryURI":             {fromToken, ""},

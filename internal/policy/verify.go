@@ -297,6 +297,9 @@ func (a asked) checks(want []check) signing.Reason {
 		}
 		return a.silent(rule, signing.PartChecks, clip("green: "+strings.Join(names, ", ")))
 	}
+	if a.origin.SourceRepositoryDigest == "" {
+		return noCommit(rule, "checks on the commit of the build")
+	}
 	var children []signing.Reason
 	for i, w := range want {
 		at := config.Index(rule, i)

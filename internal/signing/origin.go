@@ -83,6 +83,9 @@ type Origin struct {
 	RunnerEnvironment               string `json:"runnerEnvironment,omitempty"`
 	DeploymentEnvironment           string `json:"deploymentEnvironment,omitempty"`
 
+	// Pipeline is that of a CI whose token does not state the repository: the
+	// configuration of the service says which one it builds, and no forge.
+	Pipeline         string `json:"pipeline,omitempty"`
 	Forge            string `json:"forge"`                      // host of the forge, "github.com"
 	Kind             string `json:"kind"`                       // "github", "gitlab", or the kind a custom row names
 	SourceRepository string `json:"sourceRepository,omitempty"` // "acme/payments-web"
