@@ -122,6 +122,7 @@ func (h *Hub) Push(p *Pull, by *User, c Commit) string {
 	}
 	sha := from.add(&c)
 	from.Branches[p.Head], p.HeadSHA = sha, sha
+	from.record(p.Head, before, sha, "push", by)
 	p.follow()
 	h.emitPull(p, "synchronize", by, obj{"before": before, "after": sha})
 	return sha

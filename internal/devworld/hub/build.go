@@ -145,7 +145,8 @@ func (r *Repo) add(c *Commit) string {
 }
 
 // Commit adds c to a branch, which is made from the default branch where it is
-// not there, and returns the SHA. It is no push: nobody hears of it.
+// not there, and returns the SHA. It counts as pushed by its author, and nobody
+// hears of it.
 func (r *Repo) Commit(branch string, c Commit) string {
 	r.hub.mu.Lock()
 	defer r.hub.mu.Unlock()
@@ -156,8 +157,10 @@ func (r *Repo) Commit(branch string, c Commit) string {
 		}
 		c.Parents = []string{parent}
 	}
+	before := r.Branches[branch]
 	sha := r.add(&c)
 	r.Branches[branch] = sha
+	r.record(branch, before, sha, "push", c.Author)
 	return sha
 }
 
@@ -204,6 +207,7 @@ func (p *Pull) Merge(by *User) string {
 	defer p.Repo.hub.mu.Unlock()
 	r := p.Repo
 	sha := r.add(&Commit{Message: fmt.Sprintf("Merge pull request #%d", p.Number), Author: by, Committer: by, Parents: []string{r.Branches[p.Base], p.HeadSHA}, Files: r.Commits[p.HeadSHA].Files})
+	r.record(p.Base, r.Branches[p.Base], sha, "pr_merge", by)
 	r.Branches[p.Base] = sha
 	p.Merged, p.MergedBy, p.Result, p.Closed = r.hub.second(), by, sha, true
 	r.hub.emitPull(p, "closed", by, nil)

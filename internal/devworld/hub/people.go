@@ -36,6 +36,9 @@ func userReply(u *User) reply {
 	}
 	d := u.doc().(obj)
 	d["name"], d["email"], d["created_at"], d["updated_at"] = u.Login, nil, "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"
+	if u.Public {
+		d["email"] = u.Email
+	}
 	if u.Suspended {
 		d["suspended_at"] = "2024-01-01T00:00:00Z" // Enterprise Server only
 	}

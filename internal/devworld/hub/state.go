@@ -18,6 +18,7 @@ type User struct {
 	Login     string
 	Type      string // "User", "Bot" or "Organization"
 	Email     string
+	Public    bool // its profile shows the address
 	Suspended bool
 
 	hub *Hub
@@ -56,6 +57,7 @@ type Repo struct {
 	Issues        map[int]*Issue     // pull requests too
 	Checks        []*CheckRun
 	Statuses      []*Status
+	Build         // runs, rules and what else answers about builds need
 
 	hub   *Hub
 	last  int      // number of the newest issue

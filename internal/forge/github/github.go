@@ -226,8 +226,12 @@ func (c *Client) installed(a *app, installation int64) *github.Client {
 	defer a.mu.Unlock()
 	g, ok := a.clients[installation]
 	if !ok {
-		auth := ghinstallation.NewFromAppsTransport(c.signer(a, newLimits(c.now)), installation)
-		auth.BaseURL = strings.TrimRight(c.api.String(), "/")
+		shared := newLimits(c.now)
+		auth := &renewing{now: c.now, fresh: func() http.RoundTripper {
+			t := ghinstallation.NewFromAppsTransport(c.signer(a, shared), installation)
+			t.BaseURL = strings.TrimRight(c.api.String(), "/")
+			return t
+		}}
 		// The cache is above the token: an entry belongs to the installation.
 		g = c.wrap(&caching{base: auth, cache: c.cache, scope: fmt.Sprintf("%d/%d", a.id, installation)})
 		a.clients[installation] = g

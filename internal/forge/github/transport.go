@@ -24,6 +24,9 @@ const (
 	// secondaryWait is how long to wait after a secondary limit without
 	// Retry-After: GitHub asks for at least a minute.
 	secondaryWait = time.Minute
+	// minRenewal is how old a token is before it is given up for a refusal, so that
+	// a permission that is missing does not cost a token for each request.
+	minRenewal = time.Minute
 
 	// maxCached bounds the entries of the ETag cache, maxCachedBytes their bodies,
 	// and maxCachedBody each of them: larger ones are asked for rarely.
@@ -197,6 +200,52 @@ func makesContent(req *http.Request) bool {
 		Query string `json:"query"`
 	}
 	return json.NewDecoder(b).Decode(&q) != nil || !strings.HasPrefix(strings.TrimSpace(q.Query), "query")
+}
+
+// renewing is an installation's authentication. A token that the forge does not
+// accept any more, or that is older than a permission, is given up: GitHub revokes
+// tokens, and a token keeps the permissions of when it was made.
+type renewing struct {
+	fresh func() http.RoundTripper // without a token yet
+	now   func() time.Time
+
+	mu   sync.Mutex
+	auth http.RoundTripper // guarded by mu
+	made time.Time         // guarded by mu
+}
+
+// RoundTrip implements http.RoundTripper. A request that is refused as not
+// authenticated is sent again with a new token, once.
+func (t *renewing) RoundTrip(req *http.Request) (*http.Response, error) {
+	auth := t.current(nil)
+	resp, err := auth.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+		return resp, err
+	}
+	renewed := t.current(auth)
+	if resp.StatusCode != http.StatusUnauthorized || renewed == auth || req.Body != nil && req.GetBody == nil {
+		return resp, nil // refused for the permission: the next one has the new token
+	}
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return resp, nil
+		}
+	}
+	resp.Body.Close()
+	return renewed.RoundTrip(again)
+}
+
+// current returns the authentication to use instead of bad, which stays in use
+// where it is young: a new one would be refused as well.
+func (t *renewing) current(bad http.RoundTripper) http.RoundTripper {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.now().Sub(t.made) >= minRenewal
+	if t.auth == nil || bad == t.auth && old {
+		t.auth, t.made = t.fresh(), t.now()
+	}
+	return t.auth
 }
 
 // sameHost follows few redirects of reads within the API's own host.
