@@ -13,6 +13,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
+	"github.com/sealwright/sealwright/internal/view"
 )
 
 const (
@@ -22,9 +23,9 @@ const (
 	// thread, so that nobody can use it to fill one, or to use up what the forge
 	// allows it to write.
 	maxReplies = 20
-	// replyMarker begins each of them. The second line names the comment, so that
-	// none is answered twice.
-	replyMarker = "<!-- sealwright:reply -->"
+	// replyMarker begins each of them, as package view writes them. The second line
+	// names the comment, so that none is answered twice.
+	replyMarker = "<!-- sealwright reply -->"
 	// nameComment is the name under which a comment that was dealt with is kept
 	// among the deliveries.
 	nameComment = "comment"
@@ -202,37 +203,55 @@ const clockSkew = 5 * time.Minute
 func (w *Workflow) obey(ctx context.Context, f forge.Forge, thread signing.Thread, asked []*signing.Request, c forge.Comment) (string, error) {
 	commands, err := approval.Parse(c.Body)
 	if err != nil {
-		w.answer(ctx, f, thread, c, false, refusalText(err))
+		w.answer(ctx, f, thread, c, false, []string{view.Refusal(err)})
 		return HeardRefused, nil
 	}
 	accepted, said := true, []string{}
 	for _, command := range commands {
-		of := asked
-		if command.Request != "" {
-			of = slices.DeleteFunc(slices.Clone(asked), func(r *signing.Request) bool { return r.ID != command.Request })
+		switch command.Verb {
+		case approval.VerbHelp:
+			said = append(said, view.Help())
+			continue
+		case approval.VerbStatus:
+			said = append(said, view.StatusReply(w.waitingOf(asked)))
+			continue
 		}
-		for _, r := range of {
-			out, err := w.Command(ctx, Input{
-				Request: r.ID, Verb: command.Verb, Code: command.Code, Reason: command.Reason,
-				By: c.Author, Via: via(c), Ref: c.ID, URL: c.URL, At: c.Created,
-			})
-			if err != nil && (signing.Temporary(err) || signing.CodeOf(err) == signing.Internal) {
-				return "", err
-			}
-			if err != nil {
-				out = Outcome{Message: refusalText(err)}
-			}
-			accepted = accepted && out.Accepted
-			if out.Message != "" && !slices.Contains(said, out.Message) {
-				said = append(said, out.Message)
-			}
+		i := slices.IndexFunc(asked, func(r *signing.Request) bool { return r.ID == command.Request })
+		if i < 0 {
+			continue // of another thread: not even answered
 		}
+		out, err := w.Command(ctx, Input{
+			Request: asked[i].ID, Verb: command.Verb, Code: command.Code, Reason: command.Reason,
+			By: c.Author, Via: via(c), Ref: c.ID, URL: c.URL, At: c.Created,
+		})
+		if err != nil && (signing.Temporary(err) || signing.CodeOf(err) == signing.Internal) {
+			return "", err
+		}
+		if err != nil {
+			said = append(said, view.Refusal(err))
+		} else if out.Message != "" {
+			said = append(said, out.Message)
+		}
+		accepted = accepted && err == nil && out.Accepted
 	}
-	w.answer(ctx, f, thread, c, accepted, strings.Join(said, "\n\n"))
+	w.answer(ctx, f, thread, c, accepted, said)
 	if !accepted {
 		return HeardRefused, nil
 	}
 	return HeardAccepted, nil
+}
+
+// waitingOf is what is shown of the Requests that wait in a thread.
+func (w *Workflow) waitingOf(asked []*signing.Request) []view.Asked {
+	var out []view.Asked
+	for _, r := range asked {
+		if r.State != signing.AwaitingApproval {
+			continue
+		}
+		tally, code := w.Standing(r)
+		out = append(out, view.Asked{Request: *r, Round: r.Asking.Round, Code: code, Tally: tally})
+	}
+	return out
 }
 
 func via(c forge.Comment) string {
@@ -242,35 +261,23 @@ func via(c forge.Comment) string {
 	return signing.ViaComment
 }
 
-// refusalText is what somebody is told whose command cannot be obeyed.
-func refusalText(err error) string {
-	e := signing.Public(err)
-	out := e.Message
-	for _, part := range []struct{ name, text string }{{"expected", e.Expected}, {"found", e.Found}, {"to fix it", e.Fix}} {
-		if part.text != "" {
-			out += "; " + part.name + ": " + part.text
-		}
-	}
-	return out
-}
-
 // answer acknowledges a comment, and says in words what a reaction cannot, once.
 // That it fails changes nothing: the command was obeyed or not.
-func (w *Workflow) answer(ctx context.Context, f forge.Forge, t signing.Thread, c forge.Comment, accepted bool, text string) {
+func (w *Workflow) answer(ctx context.Context, f forge.Forge, t signing.Thread, c forge.Comment, accepted bool, said []string) {
 	reaction := "+1"
 	if !accepted {
 		reaction = "confused"
 	}
 	err := f.React(ctx, t, c, reaction)
-	if text != "" {
-		err = errors.Join(err, w.reply(ctx, f, t, c, text))
+	if len(said) > 0 {
+		err = errors.Join(err, w.reply(ctx, f, t, c, said))
 	}
 	if err != nil && ctx.Err() == nil {
 		w.Log.Warn("answering a command", "forge", t.Forge, "thread", t.Kind+" "+t.Number, "comment", c.ID, "error", err)
 	}
 }
 
-func (w *Workflow) reply(ctx context.Context, f forge.Forge, t signing.Thread, c forge.Comment, text string) error {
+func (w *Workflow) reply(ctx context.Context, f forge.Forge, t signing.Thread, c forge.Comment, said []string) error {
 	mine, err := f.Mine(ctx, t, replyMarker)
 	if err != nil {
 		return err
@@ -279,7 +286,10 @@ func (w *Workflow) reply(ctx context.Context, f forge.Forge, t signing.Thread, c
 	if len(mine) >= maxReplies || slices.ContainsFunc(mine, func(m forge.Comment) bool { return strings.Contains(m.Body, to) }) {
 		return nil
 	}
-	_, err = f.Post(ctx, t, replyMarker+"\n"+to+"\n"+text)
+	for i := range said {
+		said[i] = strings.TrimPrefix(said[i], replyMarker+"\n")
+	}
+	_, err = f.Post(ctx, t, replyMarker+"\n"+to+"\n"+strings.Join(said, "\n\n"))
 	return err
 }
 

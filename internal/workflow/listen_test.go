@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -159,7 +160,7 @@ func (p *parlour) untouched(r *signing.Request) {
 // refusedComment is a case: what the comment is when it is read again.
 func refusedComment(t *testing.T, change func(forges.Comment) forges.Comment, want string) {
 	t.Helper()
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
 	p.forge.Rewrite(change)
@@ -188,7 +189,7 @@ func TestACommandThatWasPutIntoAnotherCommentIsNone(t *testing.T) {
 	// Who may edit the comments of others makes a harmless one of ann's a command,
 	// and delivers what was there before never: the delivery says one thing, the
 	// forge another.
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r, other := p.waits(thread("7")), p.waits(thread("7"))
 	c := p.forge.Say(thread("7"), p.ann, p.approves(other))
 	e := testenv.About(thread("7"), c)
@@ -223,7 +224,7 @@ func TestACommentFromTheFutureIsNoCommand(t *testing.T) {
 }
 
 func TestACommentThatIsGoneIsNoCommand(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	c := forges.Comment{ID: "7-99", Author: p.ann, Body: p.approves(r)}
 	p.becomes(testenv.About(thread("7"), c), workflow.HeardGone)
@@ -241,7 +242,7 @@ func TestACommandCountsInItsOwnThreadOnly(t *testing.T) {
 		"no number":                                             func(t *signing.Thread) { t.Number = "" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newParlour(t, 0)
+			p := newParlour(t, time.Hour)
 			r := p.waits(thread("7"))
 			at := thread("7")
 			move(&at)
@@ -256,7 +257,7 @@ func TestACommandCountsInItsOwnThreadOnly(t *testing.T) {
 }
 
 func TestACommandOnAnotherForgeIsNone(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	// The same thread by all numbers, of a Request of another forge.
 	in := thread("7")
 	in.Forge = "ghe.acme.dev"
@@ -269,7 +270,7 @@ func TestACommandOnAnotherForgeIsNone(t *testing.T) {
 }
 
 func TestAThreadOutsideTheRequestsRepositoryDoesNotCount(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	in := thread("7")
 	in.RepositoryID = "666" // stored, but not where it was built
 	r := p.waits(in)
@@ -279,7 +280,7 @@ func TestAThreadOutsideTheRequestsRepositoryDoesNotCount(t *testing.T) {
 }
 
 func TestWhatIsNoCommandIsNotEvenStored(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	command := p.approves(r)
 	for name, body := range map[string]string{
@@ -302,7 +303,7 @@ func TestWhatIsNoCommandIsNotEvenStored(t *testing.T) {
 }
 
 func TestBotsEditsAndOtherEventsAreNotStored(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
 	for name, change := range map[string]func(*forges.Event){
@@ -319,12 +320,12 @@ func TestBotsEditsAndOtherEventsAreNotStored(t *testing.T) {
 }
 
 func TestARefusedCommandIsAnsweredOnce(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	c := p.forge.Say(thread("7"), p.ann, "/sealwright approve "+r.ID+" 00000000")
 	p.becomes(testenv.About(thread("7"), c), workflow.HeardRefused)
 	replies := func() int {
-		mine, err := p.forge.Mine(t.Context(), thread("7"), "<!-- sealwright:reply -->")
+		mine, err := p.forge.Mine(t.Context(), thread("7"), "<!-- sealwright reply -->")
 		ok(t, err)
 		return len(mine)
 	}
@@ -345,8 +346,66 @@ func TestARefusedCommandIsAnsweredOnce(t *testing.T) {
 	}
 }
 
+func TestStatusAndHelpAreAnsweredWhereSomethingWaits(t *testing.T) {
+	p := newParlour(t, time.Hour)
+	r := p.waits(thread("7"))
+	p.waits(thread("8"))
+	for body, want := range map[string]string{"/sealwright status": r.ID, "/sealwright help": "/sealwright deny"} {
+		c := p.forge.Say(thread("7"), p.ann, body)
+		p.becomes(testenv.About(thread("7"), c), workflow.HeardAccepted)
+		mine, err := p.forge.Mine(t.Context(), thread("7"), "<!-- sealwright reply -->")
+		ok(t, err)
+		if !slices.ContainsFunc(mine, func(m forges.Comment) bool { return strings.Contains(m.Body, want) && strings.Contains(m.Body, c.ID) }) {
+			t.Errorf("%s is not answered: %+v", body, mine)
+		}
+	}
+	c := p.forge.Say(thread("9"), p.ann, "/sealwright status")
+	p.becomes(testenv.About(thread("9"), c), workflow.HeardNothing)
+	if mine, err := p.forge.Mine(t.Context(), thread("9"), "<!-- sealwright reply -->"); err != nil || len(mine) > 0 {
+		t.Errorf("a thread in which nothing waits got %d answers, %v", len(mine), err)
+	}
+}
+
+func TestAButtonCountsForTheCheckRunThatTheServiceMade(t *testing.T) {
+	p := newParlour(t, time.Hour)
+	r := p.waits(thread("7"))
+	other := p.waits(thread("8"))
+	id, err := p.forge.Check(t.Context(), forges.Repository{ID: "74"}, forges.Check{Name: "sealwright", Key: r.ID})
+	ok(t, err)
+	forged, err := p.forge.Check(t.Context(), forges.Repository{ID: "74"}, forges.Check{Name: "by another", Key: r.ID})
+	ok(t, err)
+	ok(t, p.s.Store.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SaveReports(r.ID, signing.Reports{CheckRun: id}) }))
+	ok(t, p.s.Store.Update(t.Context(), "test", func(tx *store.Tx) error { return tx.SaveReports(other.ID, signing.Reports{CheckRun: id}) }))
+	press := func(check, repository, button string) forges.Event {
+		return forges.Event{Kind: forges.EventButton, Repository: forges.Repository{ID: repository}, Sender: p.ann, Check: check, Button: button}
+	}
+	approve := strings.TrimPrefix(p.approves(r), "/sealwright approve "+r.ID+" ")
+	for name, c := range map[string]struct {
+		e    forges.Event
+		want string
+	}{
+		"a check run that is none of ours": {press(forged, "74", "approve "+approve), workflow.HeardElsewhere},
+		"one that is gone":                 {press("99", "74", "approve "+approve), workflow.HeardGone},
+		"another repository":               {press(id, "666", "approve "+approve), workflow.HeardElsewhere},
+		"another button":                   {press(id, "74", "rerun"), workflow.HeardIgnored},
+		"another word":                     {press(id, "74", "status "+approve), workflow.HeardIgnored},
+		"a way that the policy leaves out": {press(id, "74", "approve "+approve), workflow.HeardRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p.becomes(c.e, c.want)
+			p.untouched(r)
+			p.untouched(other)
+		})
+	}
+	bot := press(id, "74", "approve "+approve)
+	bot.Sender.Bot = true
+	if got := p.receive(bot); got != workflow.HeardIgnored {
+		t.Errorf("a bot's press is %s", got)
+	}
+}
+
 func TestAForgeThatIsDownIsAskedAgainAndBlocksNobodyElse(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	other := p.waits(thread("8"))
 	p.forge.FailComment(&signing.Error{Code: signing.Unavailable, Message: "down"})
@@ -370,7 +429,7 @@ func TestAForgeThatIsDownIsAskedAgainAndBlocksNobodyElse(t *testing.T) {
 }
 
 func TestADeliverySurvivesTheProcessAndIsDealtWithByTheNext(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	p.forge.FailComment(&signing.Error{Code: signing.Unavailable, Message: "down"})
 	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
@@ -390,7 +449,7 @@ func TestADeliverySurvivesTheProcessAndIsDealtWithByTheNext(t *testing.T) {
 }
 
 func TestAnAlteredDeliveryIsNotObeyed(t *testing.T) {
-	p := newParlour(t, 0)
+	p := newParlour(t, time.Hour)
 	r := p.waits(thread("7"))
 	p.forge.FailComment(&signing.Error{Code: signing.Unavailable, Message: "down"})
 	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
