@@ -63,7 +63,7 @@ func newScene(t *testing.T) *scene {
 	s := &scene{t: t, now: time.Now().Truncate(time.Second)}
 	s.hub = hub.New(hub.Options{Now: s.clock})
 	t.Cleanup(s.hub.Close)
-	server := httptest.NewServer(s.hub)
+	server := httptest.NewServer(recording(t, s.hub))
 	t.Cleanup(server.Close)
 	s.ann, s.bob, s.eve = s.hub.User("ann"), s.hub.User("bob"), s.hub.User("eve")
 	s.org = s.hub.Org("acme", s.hub.User("owner"))

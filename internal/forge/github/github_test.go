@@ -118,7 +118,7 @@ func world(t *testing.T, change ...func(*forge.Config, *Options)) (*fake, *Clien
 		},
 		"GET " + web: says(`{"id":1296269,"full_name":"acme/web","default_branch":"main","private":true,"html_url":"https://github.com/acme/web"}`),
 	}}
-	s := httptest.NewServer(f)
+	s := httptest.NewServer(recording(t, f))
 	t.Cleanup(s.Close)
 	file := filepath.Join(t.TempDir(), "key.pem")
 	if err := os.WriteFile(file, key(), 0o600); err != nil {
