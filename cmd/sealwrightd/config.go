@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/outbound"
@@ -34,6 +36,9 @@ type Config struct {
 	Log        LogConfig         `yaml:"log"`
 	Issuers    []identity.Issuer `yaml:"issuers"`
 	Registries []registry.Config `yaml:"registries"`
+	Forges     []forge.Config    `yaml:"forges"`
+	// People are those who have several accounts, or an account and an identity.
+	People []approval.Person `yaml:"people"`
 	// Keys is the path of the keys file, Policies that of the policy folder.
 	// Relative paths in this file start at its own folder.
 	Keys     string `yaml:"keys"`
@@ -81,6 +86,7 @@ type loaded struct {
 	Config
 	Keys     []key.Config
 	Policies *policy.Set
+	People   *approval.Directory
 	// policyFiles identifies the files that Policies was read from.
 	policyFiles signing.Digest
 }
@@ -104,7 +110,11 @@ func load(path string) (*loaded, error) {
 	c.check(func(at, format string, args ...any) { problems = append(problems, doc.Problem(at, format, args...)) })
 	problems = append(problems, doc.Place("issuers", identity.Check(c.Issuers))...)
 	problems = append(problems, doc.Place("registries", registry.Check(c.Registries))...)
+	problems = append(problems, doc.Place("forges", forge.CheckConfig(c.Forges))...)
 	out := &loaded{Config: c}
+	directory, wrong := approval.NewDirectory(c.People, "people")
+	problems = append(problems, doc.Place("", wrong)...)
+	out.People = directory
 	if c.Keys != "" {
 		problems = collect(problems, func() (err error) { out.Keys, err = loadKeys(c.Keys); return err })
 	}
@@ -115,6 +125,7 @@ func load(path string) (*loaded, error) {
 		return nil, problems
 	}
 	problems = append(problems, key.CheckWanted(out.Keys, wanted(out.Policies))...)
+	problems = append(problems, doc.Place("", unasked(out.Policies, out.Forges))...)
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -138,6 +149,11 @@ func collect(problems config.Problems, load func() error) config.Problems {
 func (c *Config) resolve(dir string) {
 	for _, p := range []*string{&c.Keys, &c.Policies, &c.Store.SQLite, &c.Log.CheckpointFile, &c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.AdminSocket} {
 		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	for i := range c.Forges {
+		if p := &c.Forges[i].AttestationRoot; *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
 	}

@@ -20,7 +20,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/policy"
@@ -62,6 +64,8 @@ var kinds = map[string]func(*testing.T, block){
 	"json":                   checkJSON,
 	"yaml config":            checkConfig,
 	"yaml keys":              checkKeys,
+	"yaml forges":            checkPart,
+	"yaml people":            checkPart,
 	"yaml policy":            checkPolicy,
 	"yaml cases":             checkCases,
 	"yaml repository-policy": checkRepositoryPolicy,
@@ -180,8 +184,25 @@ func checkConfig(t *testing.T, b block) {
 	c.check(func(at, format string, args ...any) { problems = append(problems, doc.Problem(at, format, args...)) })
 	problems = append(problems, doc.Place("issuers", identity.Check(c.Issuers))...)
 	problems = append(problems, doc.Place("registries", registry.Check(c.Registries))...)
+	problems = append(problems, doc.Place("forges", forge.CheckConfig(c.Forges))...)
 	if err := problems.Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkPart checks forges and people, which have nothing else in their block.
+func checkPart(t *testing.T, b block) {
+	doc, err := config.Parse(b.String(), []byte(b.text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Config
+	if err := doc.Decode(&c); err != nil {
+		t.Fatal(err)
+	}
+	_, problems := approval.NewDirectory(c.People, "people")
+	if problems = append(problems, forge.CheckConfig(c.Forges)...); len(problems) > 0 || len(c.Forges)+len(c.People) == 0 {
+		t.Error(problems)
 	}
 }
 
@@ -337,7 +358,7 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"release.pub  valid", "is good: 1 keys, 1 policies, 2 issuers, 1 registries", "is good: 2 keys, 1 policies", "x509.subject: CN=release,O=Acme,ST=WA,C=US", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
+		"release.pub  valid", "is good: 1 keys, 1 policies, 2 issuers, 1 registries, 0 forges", "is good: 2 keys, 1 policies", "x509.subject: CN=release,O=Acme,ST=WA,C=US", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
 		"state       completed", "ok   policies.release", "an approver may not: exit code 3", "nothing would be decided otherwise",
 	} {
 		if !strings.Contains(string(out), want) {

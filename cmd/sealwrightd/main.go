@@ -171,6 +171,7 @@ func cmdServe(ctx context.Context, args []string, out, errs io.Writer) error {
 func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) error {
 	f := flags("config check", errs)
 	path := configFlag(f)
+	online := f.Bool("online", false, "ask each forge whether the service may do there what it needs")
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
@@ -181,7 +182,16 @@ func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) err
 	if err := tryOpen(ctx, c); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s is good: %d keys, %d policies, %d issuers, %d registries\n", *path, len(c.Keys), len(c.Policies.Policies()), len(c.Issuers), len(c.Registries))
+	forges, err := openForges(c.Forges)
+	if err != nil {
+		return err
+	}
+	if *online {
+		if err := checkOnline(ctx, forges, out); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(out, "%s is good: %d keys, %d policies, %d issuers, %d registries, %d forges\n", *path, len(c.Keys), len(c.Policies.Policies()), len(c.Issuers), len(c.Registries), len(c.Forges))
 	return err
 }
 

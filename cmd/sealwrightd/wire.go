@@ -65,7 +65,16 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	steps := func(set *policy.Set) error { return checkSteps(set, ring, methods(reg)) }
+	forges, err := openForges(c.Forges)
+	if err != nil {
+		return nil, err
+	}
+	steps := func(set *policy.Set) error {
+		if err := checkSteps(set, ring, methods(reg)); err != nil {
+			return err
+		}
+		return unasked(set, c.Forges).Err()
+	}
 	if err := steps(c.Policies); err != nil {
 		return nil, err
 	}
@@ -79,6 +88,7 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 		Store: db, Policies: c.Policies, Keys: ring, Methods: methods(reg), Registry: reg,
 		LogSigner: signer, CheckpointFile: c.Log.CheckpointFile, CheckpointEvery: c.Log.CheckpointEvery.Duration(),
 		Now: time.Now, Rand: rand.Reader, Log: log, Owner: owner(), Version: version(), Workers: c.Workers, Steps: metrics.Step,
+		Forges: forges, ForgePoll: polls(c.Forges), Directory: c.People, Heard: metrics.Heard,
 	})
 	if err == nil {
 		err = s.workflow.Load(ctx)
@@ -87,6 +97,7 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 		return nil, fmt.Errorf("%w (closing: %v)", err, db.Close())
 	}
 	metrics.Generation(s.workflow.Generation)
+	metrics.Waiting(s.waiting)
 	s.server = server.New(server.Options{
 		Workflow: s.workflow, Store: db, Identity: ids, LogKey: s.logKey, Log: log, Now: time.Now, Metrics: metrics,
 		Rate: c.Server.Rate, PublicLog: c.Server.PublicLog,
@@ -102,6 +113,21 @@ func (s *service) backlog() float64 {
 	var n int
 	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
 		n, _, err = tx.Backlog()
+		return err
+	})
+	if err != nil {
+		return -1
+	}
+	return float64(n)
+}
+
+// waiting is scraped with the metrics, as backlog is.
+func (s *service) waiting() float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	var n int
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		n, err = tx.CountAwaiting()
 		return err
 	})
 	if err != nil {

@@ -206,9 +206,12 @@ func (v verify) ask(q *signing.ForgeQuestion) {
 
 // AsksForges returns the hosts of the forges that decisions by the policy need:
 // those of its project's repositories, sorted, if it asks a forge or people
-// anything; none else.
+// anything; none else. The repository's own policy alone needs no forge: without
+// one there is none.
 func (p *Policy) AsksForges() []string {
-	if p.Log() || !p.Question().Asks() && p.Approvals() == nil {
+	q := p.Question()
+	q.PolicyFile = false
+	if p.Log() || !q.Asks() && p.Approvals() == nil {
 		return nil
 	}
 	var out []string
