@@ -32,6 +32,7 @@ type Memory struct {
 	comments map[string][]forge.Comment
 	checks   map[string]forge.Check
 	writes   int
+	hidden   map[string]bool // by place and id
 }
 
 var _ forge.Forge = (*Memory)(nil)
@@ -41,7 +42,7 @@ const memoryBot = "1"
 
 // NewMemory returns a forge with nobody in it.
 func NewMemory(host string, now func() time.Time) *Memory {
-	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}}
+	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}, hidden: map[string]bool{}}
 }
 
 // Person adds an account that is in groups.
@@ -294,7 +295,21 @@ func (m *Memory) Mine(_ context.Context, t signing.Thread, marker string) ([]for
 }
 
 // Collapse implements forge.Writer.
-func (m *Memory) Collapse(context.Context, signing.Thread, string) error { return nil }
+func (m *Memory) Collapse(_ context.Context, t signing.Thread, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down == nil {
+		m.hidden[place(t)+" "+id] = true
+	}
+	return m.down
+}
+
+// Collapsed reports whether a comment is hidden as outdated.
+func (m *Memory) Collapsed(t signing.Thread, id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hidden[place(t)+" "+id]
+}
 
 // React implements forge.Writer.
 func (m *Memory) React(context.Context, signing.Thread, forge.Comment, string) error { return nil }
@@ -338,4 +353,11 @@ func (m *Memory) Authenticate(http.Header, []byte, time.Time) (forge.Delivery, e
 // Parse implements forge.Hooks.
 func (m *Memory) Parse(forge.Delivery) (forge.Event, error) {
 	return forge.Event{Kind: forge.EventIgnored, Why: "no use"}, nil
+}
+
+// Delete removes a comment, as somebody with the permission can.
+func (m *Memory) Delete(t signing.Thread, id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.comments[place(t)] = slices.DeleteFunc(m.comments[place(t)], func(c forge.Comment) bool { return c.ID == id })
 }

@@ -263,7 +263,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
-		Forges: e.Options.Forges, ForgePoll: e.polls(), Directory: directory, Heard: e.heard(metrics.Heard),
+		Forges: s.Faults.Forges(e.Options.Forges), ForgePoll: e.polls(), Directory: directory, Heard: e.heard(metrics.Heard),
 	})
 	if err == nil {
 		err = s.Workflow.Load(ctx)

@@ -180,8 +180,8 @@ func (c *command) who(ctx context.Context, r *signing.Request) (involved bool, e
 			return false, &signing.Error{Code: signing.Denied, Message: "only approvers may answer", Expected: "the token of a person with the role approver", Found: "another", Fix: "ask the operator of this service for the role"}
 		}
 		person = c.w.Directory.OfIdentity(in.Identity)
-		if by, _ = c.w.Directory.Account(person, r.Origin.Forge); !by.Known() {
-			return true, &signing.Error{Code: signing.Denied, Message: "this service does not know who you are on " + r.Origin.Forge, Expected: "an entry under `people` with your account there, so that nobody approves what they made", Found: "none", Fix: "ask the operator to add it, or answer in the thread"}
+		if by, err = c.w.accountOf(ctx, r, person, in.Via == signing.ViaBreakGlass); err != nil {
+			return true, err
 		}
 	} else {
 		if !by.Known() || by.Bot || by.Forge != r.Origin.Forge {
@@ -213,6 +213,25 @@ func (c *command) who(ctx context.Context, r *signing.Request) (involved bool, e
 		return false, &signing.Error{Code: signing.Denied, Message: "you are in none of the groups that decide this", Expected: "an active member of one of the groups of the policy", Found: "none, as the forge says now", Fix: "ask one of those whom the question mentions"}
 	}
 	return true, nil
+}
+
+// accountOf returns the account in whose name a person answers without one: the
+// one on the Request's forge that is in a group, else any there.
+func (w *Workflow) accountOf(ctx context.Context, r *signing.Request, person string, emergency bool) (signing.Account, error) {
+	all := w.accountsOn(r.Origin.Forge, signing.Account{}, person)
+	if len(all) == 0 {
+		return signing.Account{}, &signing.Error{Code: signing.Denied, Message: "this service does not know who you are on " + r.Origin.Forge, Expected: "an entry under `people` with your account there, so that nobody approves what they made", Found: "none", Fix: "ask the operator to add it, or answer in the thread"}
+	}
+	if emergency { // which rests on no group, and must not wait for a forge
+		return all[0], nil
+	}
+	for _, a := range all[:len(all)-1] { // the last is taken in any case
+		groups, err := w.standing(ctx, r, r.Decision.Approvals, a, person)
+		if err != nil || len(groups) > 0 {
+			return a, err
+		}
+	}
+	return all[len(all)-1], nil
 }
 
 // record writes the command with its event, and what follows from it.
@@ -287,7 +306,7 @@ func (c *command) follow(tx *store.Tx, conf *generation, r *signing.Request, t s
 	}
 	events := []audit.Event{said}
 	if c.a.Via == signing.ViaBreakGlass {
-		events = []audit.Event{{Time: tx.Now(), Kind: audit.BreakGlass, Request: r.ID, Attrs: audit.BrokeGlass(c.a)}, said}
+		events = append(events, audit.Event{Time: tx.Now(), Kind: audit.BreakGlass, Request: r.ID, Attrs: audit.BrokeGlass(c.a)})
 	}
 	ask := store.Job{Kind: jobAsk, Ref: r.ID}
 	switch {

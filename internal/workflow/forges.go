@@ -167,24 +167,20 @@ func (w *Workflow) standing(ctx context.Context, r *signing.Request, rule *signi
 	}
 	in := map[string]bool{}
 	for host, names := range groups {
-		who, ok := by, by.Known() && by.Forge == host
-		if !ok {
-			if who, ok = w.Directory.Account(person, host); !ok {
-				continue // no account there, so in no group there
+		for _, who := range w.accountsOn(host, by, person) {
+			st, err := w.Forges[host].Standing(ctx, w.repositoryOn(host, r), who, names)
+			if errors.Is(err, signing.NotFound) {
+				continue
 			}
-		}
-		st, err := w.Forges[host].Standing(ctx, w.repositoryOn(host, r), who, names)
-		if errors.Is(err, signing.NotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, unreached(ctx, err)
-		}
-		if st.Account.ID != who.ID || st.Account.Bot || host == r.Origin.Forge && !st.Reads {
-			continue
-		}
-		for _, g := range st.Groups {
-			in[g] = slices.Contains(names, g)
+			if err != nil {
+				return nil, unreached(ctx, err)
+			}
+			if st.Account.ID != who.ID || st.Account.Bot || host == r.Origin.Forge && !st.Reads {
+				continue
+			}
+			for _, g := range st.Groups {
+				in[g] = in[g] || slices.Contains(names, g)
+			}
 		}
 	}
 	var out []int
@@ -194,4 +190,13 @@ func (w *Workflow) standing(ctx context.Context, r *signing.Request, rule *signi
 		}
 	}
 	return out, nil
+}
+
+// accountsOn returns the account that acts, on its own forge, and those of the
+// person on another.
+func (w *Workflow) accountsOn(host string, by signing.Account, person string) []signing.Account {
+	if by.Known() && by.Forge == host {
+		return []signing.Account{by}
+	}
+	return slices.DeleteFunc(w.Directory.Accounts(person), func(a signing.Account) bool { return a.Forge != host })
 }
