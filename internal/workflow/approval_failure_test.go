@@ -38,6 +38,9 @@ func TestEveryStepWithApprovalMayFailOrBeTheLast(t *testing.T) {
 	}
 	t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
 	for _, step := range steps {
+		if strings.HasPrefix(step, "registry ") {
+			continue // the table without approval has them
+		}
 		for _, mode := range []testenv.Mode{testenv.Fails, testenv.FailsButHappened, testenv.DiesAfter} {
 			t.Run(step+" "+string(mode), func(t *testing.T) {
 				t.Parallel()

@@ -230,33 +230,29 @@ func (a *asking) refresh(ctx context.Context) error {
 	if next == k.Body && k.Writing == "" {
 		return nil
 	}
-	if a.r.State == signing.AwaitingApproval {
-		err := a.w.untouched(ctx, a.r)
-		var void *signing.Error
-		if errors.As(err, &void) && void.Code == signing.Conflict {
-			return nil // this job is due again, to ask anew
-		}
-		if err != nil {
-			return err
-		}
+	err := a.w.untouched(ctx, a.r)
+	if errors.Is(err, signing.Conflict) {
+		return nil // this job is due again, to ask anew
+	}
+	if err != nil {
+		return err
 	}
 	if err := a.save(ctx, "ask", func(k *signing.Asking) { k.Writing = next }, "", nil); err != nil {
 		return err
 	}
 	if err := a.f.Edit(ctx, k.Thread, k.Comment, body); err != nil {
-		if errors.Is(err, signing.NotFound) && a.r.State != signing.AwaitingApproval {
-			return nil // somebody deleted it; nobody needs it any more
-		}
 		return fmt.Errorf("editing the question: %w", err)
 	}
 	return a.save(context.WithoutCancel(ctx), "ask", func(k *signing.Asking) { k.Body, k.Writing = next, "" }, "", nil)
 }
 
 // takeBack says in the question what became of it, hides it where a newer one took
-// its place, and closes the issue that was opened for it.
+// its place, and closes the issue that was opened for it. Nobody reads the question
+// back any more, so the row stays as it is: a drive may be at work on it.
 func (a *asking) takeBack(ctx context.Context) error {
 	k := a.r.Asking
-	if k.Comment == "" {
+	comment := k.Comment
+	if comment == "" {
 		if k.Thread.Number == "" || k.Writing == "" {
 			return nil // nobody was asked
 		}
@@ -264,17 +260,14 @@ func (a *asking) takeBack(ctx context.Context) error {
 		if err != nil || len(mine) == 0 {
 			return err
 		}
-		if err := a.save(ctx, "ask", func(k *signing.Asking) { k.Comment = mine[0].ID }, "", nil); err != nil {
-			return err
-		}
+		comment = mine[0].ID
 	}
-	if err := a.refresh(ctx); err != nil {
-		return err
+	err := a.f.Edit(ctx, k.Thread, comment, kept(view.Question(a.asked(ctx, false))))
+	if err == nil && successor(a.r) != "" {
+		err = a.f.Collapse(ctx, k.Thread, comment)
 	}
-	if successor(a.r) != "" {
-		if err := a.f.Collapse(ctx, k.Thread, a.r.Asking.Comment); err != nil && !errors.Is(err, signing.NotFound) {
-			return fmt.Errorf("collapsing the question: %w", err)
-		}
+	if err != nil && !errors.Is(err, signing.NotFound) { // somebody deleted it; nobody needs it any more
+		return fmt.Errorf("taking the question back: %w", err)
 	}
 	if a.r.State.Terminal() && k.Thread.Opened {
 		if err := a.f.Close(ctx, k.Thread); err != nil && !errors.Is(err, signing.NotFound) {
