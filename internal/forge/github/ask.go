@@ -103,6 +103,9 @@ func (c *Client) Ask(ctx context.Context, o signing.Origin, artifacts []signing.
 			return nil, err
 		}
 	}
+	if err := b.stillNamed(ctx); err != nil {
+		return nil, err
+	}
 	if b.pushersUnknown != "" {
 		b.unknown(signing.PartPushers, b.pushersUnknown)
 	}
@@ -112,6 +115,19 @@ func (c *Client) Ask(ctx context.Context, o signing.Origin, artifacts []signing.
 		return unknown
 	})
 	return b.facts, nil
+}
+
+// stillNamed makes sure that the name belonged to the repository all the time:
+// what was asked by it of another one would be another one's answers.
+func (b *build) stillNamed(ctx context.Context) error {
+	if b.now().Sub(b.at.checked) < nameFresh {
+		return nil
+	}
+	p, err := b.place(ctx, forge.Repository{ID: b.o.SourceRepositoryIdentifier, Name: b.o.SourceRepository})
+	if err == nil && (p.owner != b.at.owner || p.name != b.at.name) {
+		err = &signing.Error{Code: signing.Unavailable, Message: "the repository was renamed while it was asked about", Fix: "it is asked again"}
+	}
+	return err
 }
 
 // permanent reports whether err is an answer about the part, not a failure of

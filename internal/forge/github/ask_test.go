@@ -317,3 +317,25 @@ func TestTwoCommitsAreCompared(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 }
+
+func TestARepositoryThatIsRenamedWhileItIsAskedAboutIsAskedAgain(t *testing.T) {
+	f, c, k := ticking(t)
+	runs(t, f)
+	inner := f.answers["GET "+web+"/actions/runs/30433642/attempts/1/jobs"]
+	f.set("GET "+web+"/actions/runs/30433642/attempts/1/jobs", func(w http.ResponseWriter, r *http.Request) {
+		// A slow answer, in whose time the name was given to another repository.
+		k.pass(nameFresh)
+		f.set("GET "+web, says(`{"id":1296269,"full_name":"acme/shop","default_branch":"main"}`))
+		inner(w, r)
+	})
+	facts, err := c.Ask(t.Context(), origin(), nil, signing.ForgeQuestion{Run: true})
+	wantCode(t, err, signing.Unavailable, "renamed")
+	if facts != nil {
+		t.Errorf("%+v", facts)
+	}
+	f.set("GET "+web, says(`{"id":42,"full_name":"acme/web","default_branch":"main"}`))
+	k.pass(nameFresh)
+	if _, err := c.Ask(t.Context(), origin(), nil, signing.ForgeQuestion{Run: true}); !errors.Is(err, signing.NotFound) {
+		t.Errorf("error = %v", err)
+	}
+}

@@ -345,3 +345,23 @@ func TestAttestationsCannotBeAsked(t *testing.T) {
 		}
 	}
 }
+
+func TestABundleThatUnpacksToTooMuchIsNotUnpacked(t *testing.T) {
+	f, c, _ := attested(t)
+	f.set("GET /blob", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), maxBundle+1)))
+	})
+	b := &build{Client: c}
+	if raw, err := b.stored(t.Context(), strings.TrimRight(c.api.String(), "/")+"/blob"); raw != nil || signing.CodeOf(err) != signing.Invalid {
+		t.Errorf("%d bytes, %v", len(raw), err)
+	}
+}
+
+func TestABundleIsNotFetchedFromThisMachineForAForgeElsewhere(t *testing.T) {
+	f, c, _ := attested(t)
+	address := strings.TrimRight(c.api.String(), "/") + "/blob"
+	c.api = &url.URL{Scheme: "https", Host: "api.github.com", Path: "/"}
+	if _, err := (&build{Client: c}).stored(t.Context(), address); signing.CodeOf(err) != signing.Invalid || f.count("GET /blob") != 0 {
+		t.Errorf("%v after %d requests", err, f.count("GET /blob"))
+	}
+}
