@@ -193,6 +193,9 @@ func listWhile[T any](ctx context.Context, c *Client, t *token, path string, que
 		if err != nil {
 			return nil, err
 		}
+		if got == nil {
+			return nil, garbled("GET /"+path, "no list")
+		}
 		if out = append(out, got...); len(out) > most {
 			return nil, &signing.Error{Code: signing.TooLarge, Message: "there are more entries than this service reads: GET /" + path, Expected: fmt.Sprintf("at most %d", most)}
 		}

@@ -184,6 +184,24 @@ func TestThePolicyFileIsAbsentOnlyWhereTheTreeWasListed(t *testing.T) {
 	unknown(t, ask(), signing.PartPolicyFile, "404")
 }
 
+func TestAPolicyFileThatIsALinkIsUnknown(t *testing.T) {
+	b := build(t)
+	b.project.Push(b.bob, "main", lab.Commit{Message: "policy", Files: map[string]string{".sealwright/policy.yml": "../a"}})
+	b.lab.Fail(lab.Fault{Path: regexp.MustCompile("/repository/tree"), Skip: 1, Status: 200, Body: `[{"id":"` + lab.BlobID("../a") + `","name":"policy.yml","type":"blob","mode":"120000"}]`})
+	unknown(t, b.facts(signing.ForgeQuestion{PolicyFile: true}), signing.PartPolicyFile, "no plain file", "120000")
+}
+
+func TestAListThatIsNoneIsNoAnswer(t *testing.T) {
+	for _, part := range []string{signing.PartRef, signing.PartPulls, signing.PartChecks, signing.PartInputs, signing.PartPolicyFile} {
+		b := build(t)
+		b.lab.Fail(lab.Fault{Path: regexp.MustCompile(regexp.QuoteMeta(every[part].path)), Status: 200, Body: "null"})
+		got, err := b.client.Ask(t.Context(), b.origin, nil, every[part].q)
+		if got != nil || !signing.Temporary(err) {
+			t.Errorf("%s: %+v, %v", part, got, err)
+		}
+	}
+}
+
 func TestABuildersProjectIsTheOneOfTheNameNow(t *testing.T) {
 	b := build(t)
 	builders := b.lab.Project("acme/builders")

@@ -116,6 +116,7 @@ type entry struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	Type string `json:"type"`
+	Mode string `json:"mode"`
 }
 
 func (b *build) directory(ctx context.Context, commit, at string) ([]entry, error) {
@@ -162,8 +163,8 @@ func (b *build) policyFile(ctx context.Context) error {
 	blob := ""
 	for _, e := range below {
 		if e.Name == policyName {
-			if e.Type != "blob" {
-				return &signing.Error{Code: signing.Invalid, Message: policyDirectory + "/" + policyName + " is no file", Found: clip(e.Type)}
+			if e.Type != "blob" || !strings.HasPrefix(e.Mode, "100") {
+				return &signing.Error{Code: signing.Invalid, Message: policyDirectory + "/" + policyName + " is no plain file", Expected: "a file of its own, no link", Found: clip(e.Type + " " + e.Mode)}
 			}
 			blob = e.ID
 		}

@@ -336,6 +336,10 @@ func (b *build) since(ctx context.Context, s *shield) error {
 	if err != nil {
 		return err
 	}
+	if len(settings) == 0 {
+		s.unsure = "GitLab does not tell who decides the approval settings"
+		return nil
+	}
 	for _, v := range settings {
 		if v.From != nil && *v.From != "" {
 			s.unsure = "a group or the instance decides approval settings, and its audit events are not read"
