@@ -88,6 +88,20 @@ func TestAMembershipThatGitLabHasNotRemovedYetEndsWithItsDay(t *testing.T) {
 	}
 }
 
+func TestABlockedUserIsInNoGroupWhateverTheMembershipSays(t *testing.T) {
+	w := start(t)
+	w.lab.Fail(lab.Fault{Path: regexp.MustCompile("/members/all/"), Status: 200, Body: `{"id":` + id(w.bob.ID) + `,"username":"bob","state":"active","access_level":40}`})
+	if !w.in(w.bob, maintainers) {
+		t.Fatal("an active user is not in the group")
+	}
+	for _, state := range []string{"blocked", "deactivated", "banned"} {
+		w.lab.Change(func() { w.bob.State = state })
+		if got := w.standing(account(w.bob), maintainers); len(got.Groups) != 0 || got.Reads {
+			t.Errorf("%s: %+v", state, got)
+		}
+	}
+}
+
 func TestProgramsAreInNoGroup(t *testing.T) {
 	w := start(t)
 	got := w.standing(account(w.bot), maintainers)
