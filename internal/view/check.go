@@ -59,7 +59,8 @@ func Check(q Asked) CheckText {
 // characters, without text of strangers.
 func StatusLine(q Asked) string { return clipped(headline(q), maxTitle-1) }
 
-// notes says why a Request was refused, one for each rule that failed.
+// notes says why a Request was refused, one for each rule that failed, or why it
+// failed.
 func notes(r signing.Request) []Note {
 	var out []Note
 	add := func(reason signing.Reason) {
@@ -75,16 +76,16 @@ func notes(r signing.Request) []Note {
 		}
 		out = append(out, Note{Title: clipped(reason.Rule, maxTitle), Message: message})
 	}
-	if f := r.Failure; f != nil {
-		add(signing.Reason{Rule: f.Message, Wanted: f.Expected, Found: f.Found, Fix: f.Fix})
-	}
-	if d := r.Decision; d != nil && d.Effect == signing.Deny {
-		for _, f := range d.Reasons.Failures() {
-			if len(out) == maxNotes {
-				break
-			}
-			add(f)
+	d := r.Decision
+	if d == nil || d.Effect != signing.Deny {
+		if f := r.Failure; f != nil {
+			add(signing.Reason{Rule: f.Message, Wanted: f.Expected, Found: f.Found, Fix: f.Fix})
 		}
+		return out
+	}
+	failed := d.Reasons.Failures()
+	for _, f := range failed[:min(len(failed), maxNotes)] {
+		add(f)
 	}
 	return out
 }

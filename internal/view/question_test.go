@@ -147,8 +147,8 @@ func hostileAsked() Asked {
 	q := asked()
 	o := &q.Request.Origin
 	o.SourceRepositoryRef, o.SourceRepository, o.Actor, o.BuildTrigger, o.RunInvocationURI, o.BuildSignerURI = bad, bad, bad, bad, "https://github.com/x)<img src=x>", bad
-	o.SourceRepositoryURI = "https://github.com@evil.example"
-	q.News.Subjects, q.News.URL, q.Forge = []string{bad, bad}, "javascript:alert(1)", nil
+	o.SourceRepositoryURI = "javascript:alert(1)//github.com"
+	q.News.Subjects, q.News.URL, q.Forge = []string{bad, bad}, "https://evil.example/compare", nil
 	q.Images[0].Platforms = []string{bad}
 	q.Images[1].Annotations = map[string]string{baseName: bad}
 	q.News.BeforeImages = []signing.Image{q.Images[1]}
