@@ -113,36 +113,53 @@ func way(via string) string {
 	}
 }
 
-// signatures lists the Tasks, without a table. What is below an index and went
-// well is counted, not listed.
+// signatures lists the Tasks by artifact, without a table. What is below an index
+// and went well is counted, not listed; where signatures are is folded away.
 func signatures(b *strings.Builder, q Asked, room limits) {
 	var parts []part
-	var rows []string
+	var order []string
+	rows, heads, where := map[string][]string{}, map[string]string{}, []string{}
 	for _, t := range q.Tasks {
 		if t.State == signing.Published && below(q.Request, t.Artifact) {
 			parts = counted(parts, t)
 			continue
 		}
-		row := fmt.Sprintf("- %s\\\n  %s, %s: **%s**", code(t.Artifact.String()), escape(clipped(method(t.Step), maxName)), name(t.Step.Key), clippedResult(t))
-		for _, l := range t.Locations[:min(len(t.Locations), maxListed)] {
-			row += "\\\n  → " + code(l.URI)
+		id := t.Artifact.String()
+		if heads[id] == "" {
+			order = append(order, id)
+			heads[id] = "- " + code(string(t.Artifact.Repository)) + "\\\n  " + code(string(t.Artifact.Digest))
+			if t.Artifact.Tag != "" {
+				heads[id] += "\\\n  signed tag " + code(t.Artifact.Tag)
+			}
+			heads[id] += "\n"
 		}
-		rows = append(rows, row+"\n")
+		rows[id] = append(rows[id], fmt.Sprintf("  - %s, %s: **%s**\n", escape(clipped(method(t.Step), maxName)), name(t.Step.Key), clippedResult(t)))
+		for _, l := range t.Locations {
+			where = append(where, "- "+code(l.URI)+"\n")
+		}
+	}
+	var list []string
+	for _, id := range order {
+		list = append(list, heads[id]+some(rows[id], maxListed, "  - and %d more\n"))
 	}
 	for _, p := range parts {
-		rows = append(rows, fmt.Sprintf("- and %s below, in %s\n", plural(p.n, "manifest", "manifests"), name(string(p.task.Artifact.Repository))))
+		list = append(list, fmt.Sprintf("- and %s below, in %s\n", plural(p.n, "manifest", "manifests"), name(string(p.task.Artifact.Repository))))
 	}
-	b.WriteString(strings.Join(rows[:min(len(rows), room.images)], ""))
-	rest := rows[min(len(rows), room.images):]
-	if len(rest) == 0 {
-		return
+	b.WriteString(strings.Join(list[:min(len(list), room.images)], ""))
+	if rest := list[min(len(list), room.images):]; len(rest) > 0 {
+		fmt.Fprintf(b, "\n<details><summary>and %s</summary>\n\n%s\n</details>\n", plural(len(rest), "more image", "more images"), some(rest, room.folded, "- and %d more\n"))
 	}
-	fmt.Fprintf(b, "\n<details><summary>and %s</summary>\n\n", plural(len(rest), "more signature", "more signatures"))
-	b.WriteString(strings.Join(rest[:min(len(rest), room.folded)], ""))
-	if n := len(rest) - room.folded; n > 0 {
-		fmt.Fprintf(b, "- %s: see `sealwright status %s`\n", plural(n, "signature that is not listed here", "signatures that are not listed here"), q.Request.ID)
+	if len(where) > 0 && room.folded > 0 {
+		fmt.Fprintf(b, "\n<details><summary>Where the signatures are</summary>\n\n%s\n</details>\n", some(where, room.folded, "- and %d more\n"))
 	}
-	b.WriteString("\n</details>\n")
+}
+
+// some joins at most `most` lines and counts the rest.
+func some(lines []string, most int, more string) string {
+	if n := len(lines) - most; n > 0 {
+		return strings.Join(lines[:most], "") + fmt.Sprintf(more, n)
+	}
+	return strings.Join(lines, "")
 }
 
 func clippedResult(t signing.Task) string {
