@@ -152,10 +152,10 @@ func (x *exclusions) commit(facts *signing.ForgeFacts) {
 	}
 	short := fmt.Sprintf("%.12s", facts.Commit.SHA)
 	for _, a := range facts.Commit.Authors {
-		x.account(a, "wrote commit "+short)
+		x.account(a, signing.WhyWrote+short)
 	}
 	for _, u := range facts.Commit.Unmapped {
-		x.unmapped(u, "wrote commit "+short+"; the forge knows no such account")
+		x.unmapped(u, signing.WhyWrote+short+"; the forge knows no such account")
 	}
 }
 
@@ -169,19 +169,19 @@ func (x *exclusions) run(facts *signing.ForgeFacts, origin signing.Origin) {
 		x.refuse(wanted, "the forge does not say who started it", "start the run from an account that exists")
 		return
 	}
-	x.account(facts.Run.Actor, "started the run")
+	x.account(facts.Run.Actor, signing.WhyStarted)
 	if r := facts.Run.Restarter; r != (signing.Account{}) {
 		if !r.Known() {
 			x.refuse(wanted, "the forge does not say who started it again", "start the run from an account that exists")
 			return
 		}
 		if r.Key() != facts.Run.Actor.Key() {
-			x.account(r, "started the run again")
+			x.account(r, signing.WhyRestarted)
 		}
 	}
 	// The token may name another one than the forge does now.
 	if origin.ActorID != "" {
-		x.account(signing.Account{Forge: origin.Forge, ID: origin.ActorID, Login: origin.Actor}, "started the run")
+		x.account(signing.Account{Forge: origin.Forge, ID: origin.ActorID, Login: origin.Actor}, signing.WhyStarted)
 	}
 }
 

@@ -101,12 +101,8 @@ type poster struct {
 func (p *poster) name() string { return "sealwright/" + p.s.Request.Policy }
 
 func (p *poster) check(ctx context.Context) error {
-	text := view.Check(p.s.Asked)
-	c := forge.Check{
-		Name: p.name(), Commit: p.s.Request.Origin.SourceRepositoryDigest, Key: p.s.Request.ID, State: state(p.s),
-		Title: text.Title, Summary: text.Summary, Text: text.Text, URL: p.s.URL, Buttons: buttons(p.s), Notes: notes(p.s, text.Notes),
-	}
-	sum := digest(c)
+	c := p.checkOf(p.s)
+	sum := digest(p.checkOf(p.timeless()))
 	if p.sent.CheckRun != "" && sum == p.sent.Check {
 		return nil
 	}
@@ -121,6 +117,22 @@ func (p *poster) check(ctx context.Context) error {
 	}
 	p.sent.CheckRun, p.sent.Check = id, sum
 	return nil
+}
+
+// timeless is the snapshot without what changes by itself: a newer checkpoint
+// alone is no reason to report again.
+func (p *poster) timeless() Snapshot {
+	s := p.s
+	s.Checkpoint = ""
+	return s
+}
+
+func (p *poster) checkOf(s Snapshot) forge.Check {
+	text := view.Check(s.Asked)
+	return forge.Check{
+		Name: p.name(), Commit: s.Request.Origin.SourceRepositoryDigest, Key: s.Request.ID, State: state(s),
+		Title: text.Title, Summary: text.Summary, Text: text.Text, URL: s.URL, Buttons: buttons(s), Notes: notes(s, text.Notes),
+	}
 }
 
 func (p *poster) status(ctx context.Context) error {
@@ -149,7 +161,7 @@ func (p *poster) comment(ctx context.Context) error {
 		return nil
 	}
 	body := view.Report(p.s.Asked)
-	sum := signing.DigestOf([]byte(body))
+	sum := signing.DigestOf([]byte(view.Report(p.timeless().Asked)))
 	if p.sent.Comment != "" && sum == p.sent.CommentBody {
 		return nil
 	}

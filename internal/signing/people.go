@@ -66,6 +66,14 @@ const (
 // Allows reports whether the rule counts approvals of a way.
 func (r ApprovalRule) Allows(way string) bool { return slices.Contains(r.Ways, way) }
 
+// What Exclusion.Why begins with, or holds after "; ", for parts that are shown to
+// people on their own.
+const (
+	WhyWrote     = "wrote commit " // the build's own commit
+	WhyStarted   = "started the run"
+	WhyRestarted = "started the run again"
+)
+
 // Exclusion is somebody who may not approve a Request, and why.
 type Exclusion struct {
 	Account Account `json:"account"`

@@ -18,6 +18,10 @@ const (
 // keys, policy.
 func news(b *strings.Builder, q Asked, room limits) {
 	before := q.News.Before
+	if before == nil && q.News.Unknown != "" {
+		fmt.Fprintf(b, "⚠️ Not known: %s.\n", escape(clipped(q.News.Unknown, maxName)))
+		return
+	}
 	if before == nil {
 		b.WriteString("This is the first: nothing of these images was signed under this policy before.\n")
 		return

@@ -113,10 +113,16 @@ func hundreds() Asked {
 // views are every text that people can see of a question and what became of it.
 func views() map[string]Asked {
 	return map[string]Asked{
-		"question":  asked(),
-		"hundreds":  hundreds(),
-		"first":     ended(signing.AwaitingApproval, func(q *Asked) { q.Code, q.News, q.Images, q.Forge, q.Checkpoint = "3f9c2a7b", News{}, nil, nil, "" }),
-		"unknown":   ended(signing.AwaitingApproval, func(q *Asked) { q.Code, q.News.Unknown, q.News.Diverged = "3f9c2a7b", "the commit is gone", true }),
+		"question": asked(),
+		"hundreds": hundreds(),
+		"first":    ended(signing.AwaitingApproval, func(q *Asked) { q.Code, q.News, q.Images, q.Forge, q.Checkpoint = "3f9c2a7b", News{}, nil, nil, "" }),
+		"unknown":  ended(signing.AwaitingApproval, func(q *Asked) { q.Code, q.News.Unknown, q.News.Diverged = "3f9c2a7b", "the commit is gone", true }),
+		// What is stored is all there is: the forge's answers are not, and the last
+		// release could not be read.
+		"stored": ended(signing.AwaitingApproval, func(q *Asked) {
+			q.Code, q.Forge, q.News = "3f9c2a7b", nil, News{Unknown: "the last release could not be read"}
+			q.Request.Decision.Excluded[0].Why += "; " + signing.WhyWrote + "6dcb09b5b578"
+		}),
 		"signing":   ended(signing.Signing, func(q *Asked) { enough(q); q.Tasks[0].State = signing.Queued }),
 		"completed": ended(signing.Completed, enough),
 		"failed": ended(signing.Failed, func(q *Asked) {
@@ -218,6 +224,15 @@ func TestAQuestionShowsEverythingInItsOrder(t *testing.T) {
 	}
 	if !strings.HasPrefix(got, QuestionMarker("sr_7K2M7K2M7K2M7K2M", 1)+"\n") || strings.HasSuffix(got, "\n") {
 		t.Error("the first line is not the marker, or there is a line feed at the end")
+	}
+}
+
+func TestAQuestionNamesAuthorAndRestarterFromWhatIsStored(t *testing.T) {
+	got := Question(views()["stored"])
+	for _, want := range []string{"- author: `alice`\n", "started by `alice`, again by `bob`\n", "⚠️ Not known: the last release could not be read"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is missing in\n%s", want, got)
+		}
 	}
 }
 

@@ -127,20 +127,11 @@ func from(b *strings.Builder, q Asked, room limits) {
 		fmt.Fprintf(b, ", %s", name(strings.TrimPrefix(strings.TrimPrefix(o.SourceRepositoryRef, "refs/heads/"), "refs/tags/")))
 	}
 	b.WriteString("\n")
-	if c := commitFacts(q); c != nil {
-		if c.Subject != "" {
-			fmt.Fprintf(b, "- %s\n", code(clipped(c.Subject, maxSubject)))
-		}
-		var who []string
-		for _, a := range c.Authors {
-			who = append(who, account(a))
-		}
-		for _, u := range c.Unmapped {
-			who = append(who, name(u))
-		}
-		if len(who) > 0 {
-			fmt.Fprintf(b, "- author: %s\n", listed(who, room.people))
-		}
+	if c := commitFacts(q); c != nil && c.Subject != "" {
+		fmt.Fprintf(b, "- %s\n", code(clipped(c.Subject, maxSubject)))
+	}
+	if who := authors(q); len(who) > 0 {
+		fmt.Fprintf(b, "- author: %s\n", listed(who, room.people))
 	}
 	run := "run " + o.RunID
 	if o.RunID == "" {
@@ -177,6 +168,40 @@ func commitFacts(q Asked) *signing.CommitFacts {
 	return q.Forge.Commit
 }
 
+// authors names who wrote the commit: as the forge says now, or as it was found
+// when it was decided.
+func authors(q Asked) (who []string) {
+	c := commitFacts(q)
+	if c == nil {
+		return partIn(q.Request, signing.WhyWrote)
+	}
+	for _, a := range c.Authors {
+		who = append(who, account(a))
+	}
+	for _, u := range c.Unmapped {
+		who = append(who, name(u))
+	}
+	return who
+}
+
+// partIn names those who are excluded for a reason that begins with why.
+func partIn(r signing.Request, why string) (who []string) {
+	if r.Decision == nil {
+		return nil
+	}
+	for _, e := range r.Decision.Excluded {
+		if !slices.ContainsFunc(strings.Split(e.Why, "; "), func(w string) bool { return strings.HasPrefix(w, why) }) {
+			continue
+		}
+		if e.Account.Known() {
+			who = append(who, account(e.Account))
+		} else {
+			who = append(who, name(e.Unmapped))
+		}
+	}
+	return who
+}
+
 // starters names who started the run, and who did so again.
 func starters(q Asked) (actor, again string) {
 	if q.Forge != nil && q.Forge.Run != nil && q.Forge.Run.Actor.Known() {
@@ -186,7 +211,7 @@ func starters(q Asked) (actor, again string) {
 		}
 		return account(run.Actor), again
 	}
-	return name(q.Request.Origin.Actor), ""
+	return name(q.Request.Origin.Actor), listed(partIn(q.Request, signing.WhyRestarted), maxListed)
 }
 
 func account(a signing.Account) string {
