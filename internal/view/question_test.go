@@ -236,6 +236,16 @@ func TestAQuestionNamesAuthorAndRestarterFromWhatIsStored(t *testing.T) {
 	}
 }
 
+func TestACheckThatIsToldNoNewsDoesNotSayThatThisIsTheFirst(t *testing.T) {
+	first := views()["first"]
+	if got := Check(first).Summary; strings.Contains(got, "first") || strings.Contains(got, "New since") {
+		t.Errorf("%s", got)
+	}
+	if got := Question(first); !strings.Contains(got, "This is the first") {
+		t.Errorf("%s", got)
+	}
+}
+
 func TestNoViewIsWiderThanAPhoneWraps(t *testing.T) {
 	for name, q := range views() {
 		if strings.Contains(Question(q), "|---|") {
