@@ -7,7 +7,7 @@ LDFLAGS  := -s -w -X main.stamped=$(VERSION)
 GOBUILD  := go build -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench conformance conformance-all fuzz mutants generate build dist images doors clean ci
+.PHONY: help demo test lint bench conformance conformance-all fuzz model mutants generate build dist images doors clean ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ conformance-all: ## conformance, every kind of key, and Kyverno, Ratify, policy-
 
 fuzz: ## every fuzz target, FUZZTIME=5m each
 	@.ci/fuzz
+
+model: ## 10,000 random lives of requests against a simple model (SEQUENCES=n; half an hour)
+	SEALWRIGHT_SEQUENCES=$${SEQUENCES:-10000} go test -count=1 -timeout 4h -run '^TestRandomLivesOfRequestsAreThoseOfTheModel$$' -v ./internal/scenario
 
 mutants: ## remove each check in turn and see its test fail
 	@.ci/mutants

@@ -69,6 +69,12 @@ func (f *onLab) accounts(login string) string { return "gitlab.test:" + number(f
 func (f *onLab) settle()                      { f.lab.Wait() }
 func (f *onLab) lose(n int)                   { f.lab.Change(func() { f.hook.Lose = n }) }
 
+func (f *onLab) address(login string) string {
+	return number(f.users[login].ID) + "-" + login + "@users.noreply.gitlab.test"
+}
+func (f *onLab) publish()              { f.lab.Change(func() { f.project.Visibility = "public" }) }
+func (f *onLab) outsider(login string) { f.users[login] = f.lab.User(login) }
+
 func (f *onLab) open(url string) {
 	f.hook = f.project.Hook(lab.Hook{URL: url + "/hooks/gitlab/gitlab.test", SigningToken: f.signing})
 }
@@ -182,6 +188,9 @@ func (f *onLab) kept(pull int, n *lab.Note) said {
 }
 
 func (f *onLab) say(pull int, login, text string) said {
+	if f.users[login] == nil {
+		f.outsider(login)
+	}
 	f.t.Helper()
 	return f.kept(pull, f.merge(pull).Comment(f.users[login], text))
 }

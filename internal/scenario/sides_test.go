@@ -8,5 +8,5 @@ import (
 
 // sides are the forges.
 func sides() map[string]func(t *testing.T, e *testenv.Env) side {
-	return map[string]func(t *testing.T, e *testenv.Env) side{"gitlab": newLab}
+	return map[string]func(t *testing.T, e *testenv.Env) side{"github": newHub, "gitlab": newLab}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -59,6 +59,9 @@ type side interface {
 	word() string                                                               // the rules of a policy that only this forge has
 	team(name string) string                                                    // as `approvals` names it
 	accounts(login string) string                                               // FORGE:ID
+	address(login string) string                                                // of e-mail
+	publish()                                                                   // the repository is public
+	outsider(login string)                                                      // somebody who is no member of anything
 	open(url string)                                                            // deliveries go there
 	lose(n int)                                                                 // so many deliveries never come
 	settle()                                                                    // until every delivery was sent
@@ -88,6 +91,8 @@ type world struct {
 	s *testenv.Service
 	f side
 	n int
+	// commands is how many people said.
+	commands int
 }
 
 var (
@@ -98,9 +103,14 @@ var (
 // options change a world before it starts.
 type options struct {
 	policy func(string) string // changes the text of the policy
-	people []approval.Person
+	people func(*world) []approval.Person
 	lose   int
-	sides  func(*world) map[string]forge.Forge // further forges
+	// poll is how often threads are read; an hour if zero: what a test shows of
+	// webhooks is not the poll's.
+	poll time.Duration
+	// slowTimers lets the service look for due work once in an hour.
+	slowTimers bool
+	sides      func(*world) map[string]forge.Forge // further forges
 }
 
 // both runs a test for each forge.
@@ -129,8 +139,16 @@ func start(t *testing.T, make func(t *testing.T, e *testenv.Env) side, o options
 			w.e.Options.Forges[host] = f
 		}
 	}
-	w.e.Options.People = o.people
-	w.e.Options.ForgePoll = time.Hour // what a test shows of webhooks is not the poll's
+	if o.people != nil {
+		w.e.Options.People = o.people(w)
+	}
+	w.e.Options.ForgePoll = max(o.poll, 10*time.Millisecond)
+	if o.poll == 0 {
+		w.e.Options.ForgePoll = time.Hour
+	}
+	if o.slowTimers {
+		w.e.Options.Poll = time.Hour
+	}
 	w.e.Options.Keys = keys
 	w.s = w.e.Start(nil)
 	w.f.open(w.s.HTTP.URL)
@@ -189,6 +207,18 @@ policies:
 	return text
 }
 
+// reload puts other policies in force.
+func (w *world) reload(text string) {
+	w.t.Helper()
+	set, err := policy.Load(map[string][]byte{"policies/payments.yaml": []byte(strings.ReplaceAll(text, "%[1]s", w.e.World.Registry.Host))})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.s.Workflow.Reload(w.t.Context(), set); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // request is one that was submitted.
 type request struct {
 	w          *world
@@ -213,7 +243,7 @@ func (w *world) ask(b build) *request {
 	w.t.Helper()
 	w.n++
 	r := &request{w: w, build: b, image: w.e.Image(fmt.Sprint(w.t.Name(), w.n))}
-	ans := w.s.Post(api.PathRequests, b.token(), fmt.Sprint("k", w.n), testenv.Body("release", r.image))
+	ans := w.s.Post(api.PathRequests, b.token(), fmt.Sprint("k", w.n), strings.TrimSuffix(testenv.Body("release", r.image), "}")+`,"deadlineSeconds":259200}`)
 	if ans.Status != http.StatusCreated {
 		w.t.Fatalf("submitting: %d %s", ans.Status, ans.Body)
 	}
@@ -270,6 +300,9 @@ func (r *request) asked() (code string) {
 	r.w.t.Helper()
 	r.reaches(signing.AwaitingApproval)
 	r.w.until("a question about "+r.id+" is in the thread", func() bool {
+		if q := r.read(); q.Approval == nil || q.Approval.Comment == "" {
+			return false
+		}
 		for _, text := range r.w.f.ours(r.build.pull) {
 			for _, m := range reAsk.FindAllStringSubmatch(text, -1) {
 				if m[1] == r.id {
@@ -290,7 +323,7 @@ func (r *request) command(verb, code string) string {
 // approve has login approve r by a comment.
 func (r *request) approve(login string) said {
 	r.w.t.Helper()
-	return r.w.f.say(r.build.pull, login, r.command("approve", r.asked()))
+	return r.w.say(r.build.pull, login, r.command("approve", r.asked()))
 }
 
 // given waits until r has n approvals.
@@ -302,27 +335,56 @@ func (r *request) given(n int) {
 	})
 }
 
+// quiet waits until the service has written what it had to write: the request and
+// the thread have not changed for a while.
+func (r *request) quiet() {
+	r.w.t.Helper()
+	last, since := "", time.Now()
+	r.w.until(r.id+" is quiet", func() bool {
+		now := fmt.Sprint(r.read().Version, r.w.f.ours(r.build.pull))
+		if now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond
+	})
+}
+
 // refused has text said, and demands that it counts for nothing: r has the
-// approvals that it had, still waits, and no key is used. A second person's honest
-// approval of another kind is used as the mark that the first was dealt with.
+// approvals that it had, still waits, and no key is used.
 func (r *request) refused(say func(code string)) {
 	r.w.t.Helper()
+	code := r.asked()
+	r.w.dealt()
 	before := len(r.read().Approval.Given)
-	heard := r.w.heard()
-	say(r.asked())
-	r.w.f.settle()
-	r.w.until("what was said is dealt with", func() bool { return r.w.heard() > heard })
+	say(code)
+	r.w.dealt()
 	if q := r.read(); len(q.Approval.Given) != before || q.State != signing.AwaitingApproval {
 		r.w.t.Errorf("it counted: %s, %+v", q.State, q.Approval.Given)
 	}
 	r.unsigned()
 }
 
-// heard is how many deliveries have been dealt with, whatever came of them.
+// say has login say something in a thread.
+func (w *world) say(pull int, login, text string) said {
+	if strings.HasPrefix(text, "/sealwright ") {
+		w.commands++
+	}
+	return w.f.say(pull, login, text)
+}
+
+// dealt waits until every command that was said has been dealt with.
+func (w *world) dealt() {
+	w.t.Helper()
+	w.f.settle()
+	w.until("what was said is dealt with", func() bool { return w.heard() >= w.commands })
+}
+
+// heard is how many comments have been dealt with, whatever came of them. What
+// was ignored at once, as the service's own are, is not counted.
 func (w *world) heard() (n int) {
 	w.t.Helper()
 	for line := range strings.Lines(string(w.s.Get("/metrics", "").Body)) {
-		if strings.HasPrefix(line, "sealwright_deliveries_total{") && !strings.Contains(line, `outcome="stored"`) {
+		if strings.HasPrefix(line, "sealwright_deliveries_total{") && !reUnread.MatchString(line) {
 			var v float64
 			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v); err != nil {
 				w.t.Fatal(err)
@@ -332,6 +394,8 @@ func (w *world) heard() (n int) {
 	}
 	return n
 }
+
+var reUnread = regexp.MustCompile(`outcome="(stored|ignored|duplicate|poll_failed|report_failed)"`)
 
 // unsigned demands that no key was used and nothing is at the registry.
 func (r *request) unsigned() {
@@ -363,6 +427,3 @@ func (w *world) person(subject string, roles ...signing.PeopleRole) string {
 	}
 	return token
 }
-
-// escaped is a path value.
-func escaped(s string) string { return url.PathEscape(s) }

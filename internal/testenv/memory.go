@@ -109,7 +109,7 @@ func (m *Memory) Ask(_ context.Context, o signing.Origin, _ []signing.Artifact, 
 	if q.Run {
 		f.Run = &signing.RunFacts{
 			RepositoryID: o.SourceRepositoryIdentifier, HeadRepositoryID: o.SourceRepositoryIdentifier, ID: o.RunID, Attempt: o.RunAttempt, Commit: o.SourceRepositoryDigest,
-			Event: o.BuildTrigger, Status: "in_progress", Running: true, JobRunning: true, Actor: who, Restarter: who,
+			Ref: strings.TrimPrefix(strings.TrimPrefix(o.SourceRepositoryRef, "refs/heads/"), "refs/tags/"), Event: o.BuildTrigger, Path: ".github/workflows/release.yml", JobID: o.JobID, Status: "in_progress", Running: true, JobRunning: true, Actor: who, Restarter: who,
 		}
 	}
 	if q.Ref {

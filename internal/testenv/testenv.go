@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -117,6 +116,7 @@ type Options struct {
 	People    []approval.Person
 	// Heard, where set, is told what became of deliveries and commands.
 	Heard func(host, outcome string)
+	Quiet bool // log nothing, for tests that would log for hours
 }
 
 // Env is a world in which a service can run, again and again.
@@ -228,7 +228,7 @@ func (e *Env) TryStart(f *Faults) (*Service, error) {
 
 func (s *Service) open(ctx context.Context) (err error) {
 	e := s.Env
-	log := slog.New(slog.NewTextHandler(testWriter{e.T}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := e.logger()
 	if s.Keys, err = e.ring(ctx, s.Faults); err != nil {
 		return err
 	}
@@ -316,18 +316,6 @@ func (e *Env) policies() (*policy.Set, error) {
 		text = Policy
 	}
 	return policy.Load(map[string][]byte{"policies/payments.yaml": []byte(strings.ReplaceAll(text, "%[1]s", e.World.Registry.Host))})
-}
-
-// polls is ForgePoll for every forge.
-func (e *Env) polls() map[string]time.Duration {
-	if e.Options.ForgePoll == 0 {
-		return nil
-	}
-	out := map[string]time.Duration{}
-	for host := range e.Options.Forges {
-		out[host] = e.Options.ForgePoll
-	}
-	return out
 }
 
 // Stop stops the service in order, and waits.
@@ -488,12 +476,4 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// testWriter sends the service's log to the test's, which shows it if it fails.
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Logf("%s", bytes.TrimRight(b, "\n"))
-	return len(b), nil
 }

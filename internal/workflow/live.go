@@ -119,3 +119,10 @@ func (s Snapshot) due(version int64, settled bool) bool {
 	pressing := r.State == signing.AwaitingApproval || r.Publish == signing.ByClient && slices.ContainsFunc(s.Tasks, toPublish)
 	return r.State.Terminal() || s.Version() != version && (settled || pressing)
 }
+
+// Waiters returns how many Requests are being waited for.
+func (w *Workflow) Waiters() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.living)
+}
