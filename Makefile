@@ -24,7 +24,7 @@ lint: ## gofmt, vet, staticcheck, errcheck, govulncheck, house rules
 bench: ## figures: signing, publishing, service core, the CI step
 	@.ci/bench
 
-conformance: ## our signatures and their tampered twins against cosign 2 and 3, containers/image and notation
+conformance: ## our signatures and their tampered twins against cosign 2 and 3, containers/image and notation; our requests to GitHub against its API
 	@.ci/conformance
 
 conformance-all: ## conformance, every kind of key, and Kyverno, Ratify, policy-controller (the first time takes an hour)

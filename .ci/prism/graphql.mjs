@@ -4,7 +4,8 @@ import { readFileSync } from "node:fs";
 import { buildSchema, parse, validate } from "graphql";
 import { schema as published } from "@octokit/graphql-schema";
 
-const schema = buildSchema(published.idl);
+// What is published defines some fields twice.
+const schema = buildSchema(published.idl, { assumeValidSDL: true });
 for (const text of JSON.parse(readFileSync(0, "utf8"))) {
 	try {
 		for (const e of validate(schema, parse(text))) console.log(`${e.message} in ${text}`);

@@ -319,3 +319,16 @@ func TestAThreadIsThatOfItsRepositoryID(t *testing.T) {
 	s.pass(time.Minute)
 	s.post(th, "y") // follows the rename
 }
+
+func TestACommentThatGraphQLDoesNotKnowMayHaveBeenEdited(t *testing.T) {
+	f, c := world(t)
+	f.set("GET "+web+"/issues/comments/9", says(`{"id":9,"node_id":"IC_9","user":{"id":7,"login":"bob","type":"User"},"body":"x","created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:00:00Z","issue_url":"https://api.github.com/repos/acme/web/issues/3"}`))
+	th := signing.Thread{Forge: "github.com", RepositoryID: webID, Repository: "acme/web", Kind: signing.ThreadPull, Number: "3"}
+	for answer, want := range map[string]bool{`{"data":{"nodes":[{"id":"IC_9","lastEditedAt":null}]}}`: false, `{"data":{"nodes":[null]}}`: true, `{"data":{"nodes":[]}}`: true, `{"data":{"nodes":[{"id":"IC_8","lastEditedAt":null}]}}`: true} {
+		f.set("POST /graphql", says(answer))
+		m, err := c.Comment(t.Context(), th, "issuecomment-9")
+		if err != nil || m.Edited != want {
+			t.Errorf("%s: edited %v, %v; want %v", answer, m.Edited, err, want)
+		}
+	}
+}
