@@ -184,6 +184,9 @@ func (h *Hub) again(id int64, of *App) bool {
 }
 
 func (h *Hub) enqueue(d *Delivery) {
+	if len(h.post.sent) >= maxLog {
+		h.post.sent = append([]*Delivery(nil), h.post.sent[maxLog/2:]...)
+	}
 	h.post.sent = append(h.post.sent, d)
 	if h.post.lose != 0 {
 		if h.post.lose > 0 {

@@ -34,6 +34,10 @@ const (
 	contentPerMinute = 80
 	contentPerHour   = 500
 	contentWait      = 60 // seconds, in Retry-After
+
+	// maxLog bounds the log of requests, and that of deliveries, of a Hub that runs for
+	// days; the older half goes.
+	maxLog = 10_000
 )
 
 // Options configure a Hub; the zero value is ready to use.
@@ -360,7 +364,7 @@ func (h *Hub) send(w http.ResponseWriter, r *http.Request, c *call, raw []byte, 
 	for k, v := range a.header {
 		head[k] = v
 	}
-	head.Set("X-Github-Request-Id", hex.EncodeToString(fmt.Appendf(nil, "%08d", len(h.log))))
+	head.Set("X-Github-Request-Id", randomHex(8))
 	head.Set("X-Github-Media-Type", "github.v3; format=json")
 	if a.link != "" {
 		head.Set("Link", a.link)
@@ -396,6 +400,9 @@ func (h *Hub) send(w http.ResponseWriter, r *http.Request, c *call, raw []byte, 
 		head.Set("X-Ratelimit-Used", strconv.Itoa(h.rate-u.left))
 		head.Set("X-Ratelimit-Reset", strconv.FormatInt(u.reset.Unix(), 10))
 		head.Set("X-Ratelimit-Resource", resource)
+	}
+	if len(h.log) >= maxLog {
+		h.log = append([]Access(nil), h.log[maxLog/2:]...)
 	}
 	h.log = append(h.log, Access{At: h.now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Body: string(raw), Status: a.status})
 	w.WriteHeader(a.status)
