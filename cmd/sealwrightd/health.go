@@ -28,6 +28,28 @@ func adminClient(socket string) *http.Client {
 	}}}
 }
 
+// adminSocket reads from a configuration where the admin socket is, and nothing
+// else.
+func adminSocket(path string) (string, error) {
+	raw, err := readBounded(path)
+	if err != nil {
+		return "", err
+	}
+	doc, err := config.Parse(path, raw)
+	if err != nil {
+		return "", err
+	}
+	var c Config
+	if err := doc.Decode(&c); err != nil {
+		return "", err
+	}
+	c.resolve(filepath.Dir(path))
+	if c.Server.AdminSocket == "" {
+		return "", errors.New("server.admin_socket is not set: there is nobody to ask")
+	}
+	return c.Server.AdminSocket, nil
+}
+
 // cmdHealth asks the running service whether it is ready. It is the health check
 // of the container image, which holds no other program. It reads where the socket
 // is and nothing else: no key is opened every half minute.
@@ -37,21 +59,9 @@ func cmdHealth(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
-	raw, err := readBounded(*path)
+	socket, err := adminSocket(*path)
 	if err != nil {
 		return err
-	}
-	doc, err := config.Parse(*path, raw)
-	if err != nil {
-		return err
-	}
-	var c Config
-	if err := doc.Decode(&c); err != nil {
-		return err
-	}
-	c.resolve(filepath.Dir(*path))
-	if c.Server.AdminSocket == "" {
-		return errors.New("server.admin_socket is not set: there is nobody to ask")
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -59,7 +69,7 @@ func cmdHealth(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	resp, err := adminClient(c.Server.AdminSocket).Do(req)
+	resp, err := adminClient(socket).Do(req)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotRunning, err)
 	}

@@ -5,6 +5,7 @@
 //	sealwrightd config check --config FILE   read all files and prove the keys; opens no database
 //	sealwrightd keys list|public|test|new    look at keys, make new ones
 //	sealwrightd audit export --out DIR       the audit log, for `sealwright audit verify`
+//	sealwrightd approve --break-glass        do without the quorum, in an emergency
 //	sealwrightd health --config FILE         is the running service ready? for containers
 package main
 
@@ -63,6 +64,7 @@ func commands() []command {
 		{"keys trust", "write what verifiers need of a key", cmdKeysTrust},
 		{"keys test", "prove that every key can sign", cmdKeysTest},
 		{"keys new", "make a key, a log key or a state secret", cmdKeysNew},
+		{"approve", "approve in an emergency (--break-glass), on this machine", cmdApprove},
 		{"audit export", "write the audit log to a folder", cmdAuditExport},
 		{"health", "ask the running service whether it is ready", cmdHealth},
 		{"version", "print the version", func(_ context.Context, _ []string, out, _ io.Writer) error {

@@ -22,12 +22,18 @@ const (
 	CodeLength = 8
 )
 
-var reCode = regexp.MustCompile(`^[0-9a-f]{8}$`)
+var (
+	reCode   = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	reTicket = regexp.MustCompile(`^[A-Za-z0-9._#/-]{1,100}$`)
+)
 
 // ApproveRequest approves what the code stands for: the code is that of the
 // question, so that nobody approves anything but what they were shown.
 type ApproveRequest struct {
 	Code string `json:"code"`
+	// Ticket is that of an emergency, where the quorum cannot be waited for. It is
+	// taken on the service's own machine only, by its admin socket.
+	Ticket string `json:"ticket,omitempty"`
 }
 
 // DenyRequest says no to what the code stands for.
@@ -103,6 +109,9 @@ func ReadApprove(body io.Reader) (ApproveRequest, error) {
 	var r ApproveRequest
 	if err := DecodeStrict(body, MaxCommand, &r); err != nil {
 		return r, err
+	}
+	if r.Ticket != "" && !reTicket.MatchString(r.Ticket) {
+		return r, &signing.Error{Code: signing.Invalid, Message: "not a reference to a ticket", Expected: "1 to 100 of letters, digits and ._-#/", Found: quote(r.Ticket), Fix: "name the ticket of the emergency, as in INC-4711"}
 	}
 	return r, validCode(r.Code)
 }

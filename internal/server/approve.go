@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -18,7 +19,26 @@ func (s *Server) approve(c echo.Context, who caller) error {
 	if err != nil {
 		return s.refuseToken(c, who, err)
 	}
-	return s.command(c, who, workflow.Input{Verb: workflow.VerbApprove, Code: body.Code})
+	in := workflow.Input{Verb: workflow.VerbApprove, Code: body.Code, Via: signing.ViaAPI}
+	if body.Ticket != "" {
+		if !isLocal(c.Request().Context()) {
+			return s.refuseToken(c, who, &signing.Error{Code: signing.Denied, Message: "the glass is broken on the service's own machine", Expected: "the admin socket of the service", Found: "its public address", Fix: "run `sealwrightd approve --break-glass` where the service runs, or leave `ticket` away"})
+		}
+		in.Via, in.Ticket = signing.ViaBreakGlass, body.Ticket
+	}
+	return s.command(c, who, in)
+}
+
+// local marks requests that came by the admin socket.
+type local struct{}
+
+func isLocal(ctx context.Context) bool { return ctx.Value(local{}) != nil }
+
+// byOperator lets requests of the admin socket through to h, marked.
+func byOperator(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), local{}, true)))
+	})
 }
 
 // deny answers POST /v1/requests/{id}/deny.
@@ -27,12 +47,12 @@ func (s *Server) deny(c echo.Context, who caller) error {
 	if err != nil {
 		return s.refuseToken(c, who, err)
 	}
-	return s.command(c, who, workflow.Input{Verb: workflow.VerbDeny, Code: body.Code, Reason: body.Reason})
+	return s.command(c, who, workflow.Input{Verb: workflow.VerbDeny, Code: body.Code, Reason: body.Reason, Via: signing.ViaAPI})
 }
 
 // command carries out what a person asks for with their own token.
 func (s *Server) command(c echo.Context, who caller, in workflow.Input) error {
-	in.Request, in.Via, in.Identity, in.At = c.Param("id"), signing.ViaAPI, who.id, s.Now()
+	in.Request, in.Identity, in.At = c.Param("id"), who.id, s.Now()
 	out, err := s.Workflow.Command(c.Request().Context(), in)
 	if err == nil && !out.Accepted {
 		err = &signing.Error{Code: signing.Denied, Message: "the command was refused", Found: out.Message}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/server"
 	"github.com/sealwright/sealwright/internal/signing"
@@ -73,7 +75,7 @@ func TestRoutesAndDescriptionAreTheSame(t *testing.T) {
 }
 
 func TestEveryRouteAnswersAsDescribed(t *testing.T) {
-	r, _ := startWithPostbox(t)
+	r, letters := startAsking(t)
 	a := r.e.Image(t.Name())
 	q, capability := r.submit(r.token(mainJob(0)), "k", testenv.Body("release", a))
 	if q = r.finish(q.ID, capability); q.State != signing.Completed {
@@ -102,8 +104,12 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 		}
 	}
 	for i, kind := range []string{"github", "gitlab"} {
-		r.outcome(r.deliverTo(kind, comment(i), nil))
+		h, body := letters.Letter(forge.Event{Kind: forge.EventIgnored, Comment: fmt.Sprint(i)})
+		if ans := r.do(call{method: http.MethodPost, path: "/hooks/" + kind + "/github.test", body: string(body), header: h}); ans.Status != http.StatusAccepted {
+			t.Errorf("a delivery was answered %d: %s", ans.Status, ans.Body)
+		}
 	}
+	r.decides()
 	for path, item := range r.doc.Paths.Map() {
 		for method, op := range item.Operations() {
 			if !r.seen.visited[op.OperationID] {
