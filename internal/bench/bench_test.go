@@ -38,6 +38,7 @@ func TestBench(t *testing.T) {
 	t.Run("notation", func(t *testing.T) { notations(t, tb) })
 	t.Run("core", func(t *testing.T) { profiles = serviceCore(t, tb) })
 	t.Run("policy", func(t *testing.T) { decisions(t, tb) })
+	t.Run("webhooks", func(t *testing.T) { webhooks(t, tb) })
 	if t.Failed() {
 		return
 	}
