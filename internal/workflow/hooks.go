@@ -229,5 +229,8 @@ func (w *Workflow) deliver(ctx context.Context, c *store.Claim, f forge.Forge, d
 	if err != nil {
 		return err
 	}
+	if !final(outcome) {
+		return w.delivered(ctx, c, d, outcome)
+	}
 	return w.delivered(ctx, c, d, outcome, m.handled(d.Forge))
 }

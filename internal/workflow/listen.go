@@ -114,6 +114,13 @@ func (w *Workflow) hear(ctx context.Context, f forge.Forge, m mention) (string, 
 	return w.obey(ctx, f, thread, asked, c)
 }
 
+// final reports whether a comment was dealt with for good. One that is about
+// nothing here may be about a question that is on the forge already and not yet in
+// the database: the poll looks at it again.
+func final(outcome string) bool {
+	return outcome != HeardDuplicate && outcome != HeardElsewhere && outcome != HeardNothing
+}
+
 // asked returns the Requests that m is about: those that asked in its thread, and
 // that its commands name, or all that wait there where they name none. known says
 // that the comment was dealt with.

@@ -498,6 +498,21 @@ func TestThePollFindsACommentWhoseDeliveryNeverCame(t *testing.T) {
 	}
 }
 
+func TestACommandThatComesBeforeItsQuestionIsStoredIsFoundByThePoll(t *testing.T) {
+	p := newParlour(t, 50*time.Millisecond)
+	r := p.waits(thread("8"))
+	// The question is in thread 7 already; the database still says otherwise.
+	c := p.forge.Say(thread("7"), p.ann, p.approves(r))
+	p.becomes(testenv.About(thread("7"), c), workflow.HeardElsewhere)
+	ok(t, p.s.Store.Update(t.Context(), "test", func(tx *store.Tx) error {
+		r.Asking.Thread = thread("7")
+		return tx.SaveRequest(r)
+	}))
+	if got := p.next(1); got[0] == workflow.HeardElsewhere || got[0] == workflow.HeardNothing {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestThePollReadsOtherPeoplesCommandsOnlyAsTheyStand(t *testing.T) {
 	p := newParlour(t, 50*time.Millisecond)
 	r := p.waits(thread("7"))

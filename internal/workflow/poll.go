@@ -164,7 +164,7 @@ func (w *Workflow) pollThread(ctx context.Context, f forge.Forge, t signing.Thre
 		if err != nil {
 			return since, err
 		}
-		if outcome != HeardDuplicate {
+		if final(outcome) {
 			if err := w.Store.Update(ctx, "heard", func(tx *store.Tx) error { _, err := tx.InsertDelivery(m.handled(f.Host())); return err }); err != nil {
 				return since, err
 			}
