@@ -3,12 +3,10 @@ package github
 import (
 	"context"
 	"errors"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/go-github/v60/github"
 
@@ -426,85 +424,4 @@ func (b *build) named(ctx context.Context, owner, name string) (*github.Client, 
 // lacks is for a question that needs what the token does not say.
 func lacks(what string) error {
 	return &signing.Error{Code: signing.Invalid, Message: "the build's token does not name " + what}
-}
-
-// Compare implements forge.Origin.
-func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to string) (forge.Comparison, error) {
-	if !isCommit(from) || !isCommit(to) {
-		return forge.Comparison{}, &signing.Error{Code: signing.Invalid, Message: "only commits can be compared", Expected: "two whole commit ids"}
-	}
-	p, err := c.place(ctx, r)
-	if err != nil {
-		return forge.Comparison{}, err
-	}
-	const shown = 10
-	page := func(n, size int) (comparison, error) {
-		var v comparison
-		err := c.get(ctx, p.client, path("repos", p.owner, p.name, "compare", from+"..."+to), url.Values{"per_page": {strconv.Itoa(size)}, "page": {strconv.Itoa(n)}}, &v, "contents: read")
-		if err == nil && v.Status == "" {
-			err = garbled("the comparison", "it has no status")
-		}
-		return v, err
-	}
-	first, err := page(1, shown)
-	if err != nil {
-		return forge.Comparison{}, err
-	}
-	out := forge.Comparison{Commits: first.Ahead, URL: first.URL, Diverged: first.Status != "ahead" && first.Status != "identical"}
-	// Commits come oldest first: the newest are on the last page, and on the one
-	// before it where the last is not full.
-	commits := first.Commits
-	if last := (first.Ahead + shown - 1) / shown; last > 1 {
-		commits = nil
-		for n := max(last-1, 1); n <= last; n++ {
-			v, err := page(n, shown)
-			if err != nil {
-				return forge.Comparison{}, err
-			}
-			commits = append(commits, v.Commits...)
-		}
-	}
-	for _, x := range slices.Backward(commits) {
-		if len(out.Subjects) == shown {
-			break
-		}
-		out.Subjects = append(out.Subjects, subject(x.Commit.Message))
-	}
-	return out, nil
-}
-
-// comparison is GET /repos/{owner}/{repo}/compare/{base}...{head}.
-type comparison struct {
-	Status    string `json:"status"`
-	Ahead     int    `json:"ahead_by"`
-	URL       string `json:"html_url"`
-	MergeBase *struct {
-		SHA string `json:"sha"`
-	} `json:"merge_base_commit"`
-	Commits []struct {
-		SHA    string `json:"sha"`
-		Commit struct {
-			Message string `json:"message"`
-		} `json:"commit"`
-	} `json:"commits"`
-}
-
-// subject is the first line of a message, shortened.
-func subject(message string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	return clip(strings.TrimSpace(line))
-}
-
-// isCommit reports whether s is a whole object id, SHA-1 or SHA-256.
-func isCommit(s string) bool {
-	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// stamp reads a time of the API; what is none is the zero time.
-func stamp(s string) time.Time {
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return time.Time{}
-	}
-	return t.UTC()
 }
