@@ -14,7 +14,7 @@ const (
 	// MaxBody bounds a comment with a command in bytes: the parser's time grows with
 	// the square of what is nested or half-open in it, and this keeps the worst below
 	// half a second. A longer text is not the place for a command.
-	MaxBody = 16 << 10
+	MaxBody = 8 << 10
 	// MaxCommands bounds the commands of one comment: one for each request that
 	// waits in a thread, and no flood.
 	MaxCommands = 10

@@ -173,7 +173,7 @@ func TestACommentCannotTakeLong(t *testing.T) {
 		body := strings.Repeat(unit, (MaxBody-len(approve)-2)/len(unit)) + "\n\n" + approve
 		start := time.Now()
 		_, _ = Parse(body)
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > 20*time.Second { // some hundred milliseconds on a quiet machine
 			t.Errorf("%q takes %s", unit, d)
 		}
 	}

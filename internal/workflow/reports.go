@@ -92,7 +92,7 @@ func (w *Workflow) report(ctx context.Context, c *store.Claim, s Snapshot, befor
 		return w.Store.Update(ctx, "reported", func(tx *store.Tx) error { return tx.Finish(c) })
 	}
 	tally, code := w.Standing(r)
-	of := report.Snapshot{Asked: view.Asked{Request: *r, Tally: tally, Code: code, Checkpoint: s.Checkpoint}, Channels: channels, Sent: before}
+	of := report.Snapshot{Asked: view.Asked{Request: *r, Tally: tally, Code: code, Checkpoint: s.Checkpoint, Superseded: successor(r)}, Channels: channels, Sent: before}
 	for _, t := range s.Tasks {
 		of.Tasks = append(of.Tasks, *t)
 	}
