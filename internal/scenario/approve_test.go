@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -169,7 +170,7 @@ func TestADenialEndsTheRequest(t *testing.T) {
 		w.f.settle()
 		r.unsigned()
 		for _, text := range w.f.ours(r.build.pull) {
-			if strings.Contains(text, "@everybody") {
+			if strings.Contains(reCode.ReplaceAllString(text, ""), "@everybody") {
 				t.Errorf("a stranger's mention is passed on: %s", text)
 			}
 		}
@@ -179,6 +180,9 @@ func TestADenialEndsTheRequest(t *testing.T) {
 		})
 	})
 }
+
+// reCode is a piece of code in Markdown: a mention in it mentions nobody.
+var reCode = regexp.MustCompile("`[^`\n]*`")
 
 // TestANewerRequestTakesThePlaceOfOneThatWaits: with `supersede`.
 func TestANewerRequestTakesThePlaceOfOneThatWaits(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -52,6 +53,42 @@ type due struct {
 	hook  *Hook
 	event string
 	body  []byte
+}
+
+// flight counts deliveries that are on their way. Unlike those of a WaitGroup, Add
+// and Wait may meet.
+type flight struct {
+	mu      sync.Mutex
+	n       int             // guarded by mu
+	waiting []chan struct{} // guarded by mu; closed when n is 0
+}
+
+// Add counts n more, Done one less.
+func (f *flight) Add(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n += n; f.n == 0 {
+		for _, w := range f.waiting {
+			close(w)
+		}
+		f.waiting = nil
+	}
+}
+
+// Done counts one less.
+func (f *flight) Done() { f.Add(-1) }
+
+// Wait returns when nothing is on its way.
+func (f *flight) Wait() {
+	f.mu.Lock()
+	if f.n == 0 {
+		f.mu.Unlock()
+		return
+	}
+	idle := make(chan struct{})
+	f.waiting = append(f.waiting, idle)
+	f.mu.Unlock()
+	<-idle
 }
 
 // Hook adds a webhook of a project.

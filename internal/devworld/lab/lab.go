@@ -53,7 +53,7 @@ type Options struct {
 type Server struct {
 	options Options
 	mux     *http.ServeMux
-	sends   sync.WaitGroup
+	sends   flight
 
 	mu       sync.Mutex // guards everything below, and all state that hangs from it
 	last     int64      // id that was given out last
