@@ -51,7 +51,7 @@ func TestEveryRequestToGitHubIsOneOfItsPublishedAPI(t *testing.T) {
 			graph[q.Query] = true
 		case strings.HasPrefix(path, "/repositories/") && r.Method == http.MethodGet:
 			// Where GitHub redirects to after a rename. It is not in the description.
-		case strings.HasPrefix(path, "/blob/"):
+		case path == "/blob", strings.HasPrefix(path, "/blob/"):
 			// The storage that GitHub sends to for bundles of attestations.
 		default:
 			// {ref} is the one parameter in which a slash stands as it is.
