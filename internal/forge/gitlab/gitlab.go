@@ -32,9 +32,10 @@ const (
 	// maxPlaces bounds the remembered projects, each some hundred bytes. It is more
 	// than one service signs for; beyond it, all are looked up anew.
 	maxPlaces = 10_000
-	// placeFresh is how long the token that serves a project is remembered, with the
-	// project's path for people. Nothing is decided by it: requests go by id.
-	placeFresh = time.Minute
+	// placeFresh is how long a project's token, path, default branch and visibility
+	// are taken to be as they were. Requests go by id; it is the time of one question
+	// with its many requests, not more, since the rest can change.
+	placeFresh = 10 * time.Second
 )
 
 // Options are what a Client needs besides its configuration. The zero value is
