@@ -146,3 +146,12 @@ func stored(s *testenv.Service, id string) (r *signing.Request) {
 	_ = s.Store.View(s.Env.T.Context(), func(tx *store.Tx) (err error) { r, err = tx.Request(id); return err })
 	return r
 }
+
+// TestAQuestionWhoseAnswerWasLostIsFoundAndNotAskedTwice is one line of the table.
+func TestAQuestionWhoseAnswerWasLostIsFoundAndNotAskedTwice(t *testing.T) {
+	f := testenv.NewFaults("forge Post#1", testenv.FailsButHappened)
+	approvedOnce(t, staff(t, asking(1), testenv.Options{World: parlourWorld(t)}), f)
+	if !f.Hit() {
+		t.Error("no answer was lost")
+	}
+}

@@ -1,7 +1,9 @@
 package workflow
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -52,5 +54,48 @@ func TestClearanceCoversEachTaskOnceAndNothingElse(t *testing.T) {
 	}
 	if err := c.spend(task(func(t *signing.Task) { t.ID, t.Artifact = "sr_1.2", b })); err != nil {
 		t.Errorf("the other task: %v", err)
+	}
+}
+
+// The rows of a Request are authentic when they are read; that they are there does
+// not make them enough.
+func TestNoClearanceWithoutTheApprovalsOfTheDecision(t *testing.T) {
+	now := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
+	basis := signing.DigestOf([]byte("basis"))
+	ann := signing.Account{Forge: "github.test", ID: "101"}
+	request := func(state signing.RequestState, change func(*signing.Request)) *drive {
+		r := &signing.Request{ID: "sr_1", State: state, Decision: &signing.Decision{
+			Effect: signing.NeedsApproval, BasisDigest: basis,
+			Approvals: &signing.ApprovalRule{Groups: []signing.ApprovalGroup{{Required: 1, From: []string{"github.test:acme/release"}}}, Expires: time.Hour, DenyEnds: true, Ways: []string{signing.ViaComment}},
+		}, Approvals: []signing.Approval{{By: ann, Person: ann.Key(), Via: signing.ViaComment, At: now.Add(-time.Minute), BasisDigest: basis, Groups: []int{0}}}}
+		change(r)
+		return &drive{w: &Workflow{}, request: r}
+	}
+	for _, state := range []signing.RequestState{signing.Ready, signing.Signing} {
+		if tally, err := request(state, func(*signing.Request) {}).approved(now); err != nil || !tally.Met {
+			t.Errorf("%s, approved: %v", state, err)
+		}
+		for what, change := range map[string]func(*signing.Request){
+			"no approval":                func(r *signing.Request) { r.Approvals = nil },
+			"of another basis":           func(r *signing.Request) { r.Approvals[0].BasisDigest = signing.DigestOf(nil) },
+			"a denial":                   func(r *signing.Request) { r.Approvals[0].Deny = true },
+			"by somebody excluded":       func(r *signing.Request) { r.Decision.Excluded = []signing.Exclusion{{Account: ann, Why: "wrote it"}} },
+			"one of two":                 func(r *signing.Request) { r.Decision.Approvals.Groups[0].Required = 2 },
+			"in another way":             func(r *signing.Request) { r.Approvals[0].Via = signing.ViaReview },
+			"by nobody of the group":     func(r *signing.Request) { r.Approvals[0].Groups = nil },
+			"no rule to hold it against": func(r *signing.Request) { r.Decision.Approvals = nil },
+		} {
+			var refused *refusedError
+			if _, err := request(state, change).approved(now); !errors.As(err, &refused) {
+				t.Errorf("%s, %s: %v", state, what, err)
+			}
+		}
+	}
+	late := now.Add(2 * time.Hour)
+	if _, err := request(signing.Ready, func(*signing.Request) {}).approved(late); err == nil {
+		t.Error("an expired approval begins to sign")
+	}
+	if _, err := request(signing.Signing, func(*signing.Request) {}).approved(late); err != nil {
+		t.Errorf("what was begun is not finished: %v", err)
 	}
 }
