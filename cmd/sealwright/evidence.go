@@ -269,17 +269,24 @@ func printOrigin(w io.Writer, q signing.Request) {
 		return
 	}
 	var rules []string
-	passed(d.Reasons, d.Effect == signing.Allow, &rules)
+	passed(d.Reasons, d.Effect != signing.Deny, &rules) // people are asked only where all passes
 	name := q.Policy
 	if q.Project != "" {
 		name = q.Project + "/" + q.Policy
 	}
 	fmt.Fprintf(w, "decision     %s by policy %s: %s\n", d.Effect, printable(name), strings.Join(rules, ", "))
-	if len(q.Approvals) == 0 {
+	switch {
+	case len(q.Approvals) == 0 && d.Effect == signing.NeedsApproval:
+		fmt.Fprintln(w, "approved     by nobody yet")
+	case len(q.Approvals) == 0:
 		fmt.Fprintln(w, "approved     by nobody: the policy did not ask for it")
 	}
 	for _, a := range q.Approvals {
-		fmt.Fprintf(w, "approved     by %s via %s, %s\n", printable(a.Person), printable(a.Via), a.At.UTC().Format(time.RFC3339))
+		word := "approved     by"
+		if a.Deny {
+			word = "denied       by"
+		}
+		fmt.Fprintf(w, word+" %s via %s, %s\n", printable(a.Person), printable(a.Via), a.At.UTC().Format(time.RFC3339))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld"
 )
 
@@ -27,7 +28,7 @@ const worldFile = "world.env"
 func cmdDev(ctx context.Context, args []string, out, errs io.Writer) error {
 	f := flags("dev", errs)
 	dir := f.String("dir", "sealwright-dev", "`folder` for keys, configuration and database")
-	worldOnly := f.Bool("world", false, "issuer and registry only; start the service with `sealwrightd serve`")
+	worldOnly := f.Bool("world", false, "issuer, forge and registry only; start the service with `sealwrightd serve`")
 	format := f.String("log-format", "text", "json or text")
 	level := f.String("log-level", "warn", "debug, info, warn or error")
 	if err := parse(f, args, 0); err != nil {
@@ -59,13 +60,17 @@ func cmdDev(ctx context.Context, args []string, out, errs io.Writer) error {
   service    http://%[2]s
   registry   %[3]s
   issuers    %[4]s/github, /gitlab and /people
+  forge      %[6]s, in memory: acme/shop with a pull request of wanda's
 Next, in another terminal:
   sealwrightd dev image --dir %[5]s            push an image, print its digest
   eval "$(sealwrightd dev job --dir %[5]s)"    be a CI job on main
   sealwright-ci --server http://%[2]s --policy release IMAGE@DIGEST
+  eval "$(sealwrightd dev merge --dir %[5]s)"  be the job of acme/shop, whose policy asks a person
+  sealwrightd dev thread --dir %[5]s           read the question
+  sealwrightd dev comment --dir %[5]s --json '{"by":"ann","text":"/sealwright approve REQUEST CODE"}'
   sealwrightd dev person --dir %[5]s > token   be an auditor
   sealwright requests --server http://%[2]s --token-file token
-`, full, server, world.Registry.Host, world.URL, *dir) // a closed stdout stops nothing
+`, full, server, world.Registry.Host, world.URL, *dir, devHost) // a closed stdout stops nothing
 	}
 	if *worldOnly {
 		ready("")
@@ -88,34 +93,66 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// writeDev writes the files of a world: secrets if they are not there yet,
-// everything else anew, since ports change.
-func writeDev(dir string, world *devworld.World, server string) (conf string, err error) {
-	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o700); err != nil {
-		return "", err
-	}
-	for kind, name := range map[string]string{"ecdsa-p256": "release.key", "log": "log.key", "state-secret": "state.secret"} {
-		public, err := newKey(kind, filepath.Join(dir, name), logName("http://"+server))
+// devHost is what builds of the dev world call its forge.
+const devHost = "github.test"
+
+// makeSecrets makes the keys and secrets of a world that are not there yet.
+func makeSecrets(dir, server string) error {
+	for _, k := range []struct{ kind, name string }{
+		{"ecdsa-p256", "release.key"}, {"ecdsa-p256", "shop.key"}, {"log", "log.key"}, {"state-secret", "state.secret"}, {"state-secret", "hook.secret"},
+	} {
+		public, err := newKey(k.kind, filepath.Join(dir, k.name), logName("http://"+server))
 		if errors.Is(err, os.ErrExist) {
 			continue
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
 		if public != "" {
-			if err := os.WriteFile(filepath.Join(dir, strings.TrimSuffix(name, ".key")+".pub"), []byte(public), 0o644); err != nil {
-				return "", err
+			if err := os.WriteFile(filepath.Join(dir, strings.TrimSuffix(k.name, ".key")+".pub"), []byte(public), 0o644); err != nil {
+				return err
 			}
 		}
 	}
 	x509 := certificateFor{path: filepath.Join(dir, "release-x509.crt"), subject: "C=US,ST=WA,O=Acme,CN=release", days: 365}
 	if _, err := newCertified(filepath.Join(dir, "release-x509.key"), x509); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// startForge starts the world's forge, whose webhooks go to the service, and
+// writes the key of the service's App.
+func startForge(dir string, world *devworld.World, server string) (*devworld.Forge, error) {
+	secret, err := config.Secret("file:" + filepath.Join(dir, "hook.secret")).Read(os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	f, err := world.StartForge("http://"+server+"/hooks/github/"+devHost, string(secret))
+	if err != nil {
+		return nil, err
+	}
+	return f, os.WriteFile(filepath.Join(dir, "app.pem"), f.AppKey, 0o600)
+}
+
+// writeDev starts the forge and writes the files of a world: secrets if they are
+// not there yet, everything else anew, since ports change.
+func writeDev(dir string, world *devworld.World, server string) (conf string, err error) {
+	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o700); err != nil {
+		return "", err
+	}
+	if err := makeSecrets(dir, server); err != nil {
+		return "", err
+	}
+	f, err := startForge(dir, world, server)
+	if err != nil {
 		return "", err
 	}
 	values := map[string]string{
 		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "People": world.People.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
+		"Forge": f.URL, "App": f.AppID, "Host": devHost,
 	}
-	for name, text := range map[string]string{"sealwright.yaml": devConfig, "keys.yaml": devKeys, "policies/payments.yaml": devPolicy, worldFile: devEnv} {
+	for name, text := range map[string]string{"sealwright.yaml": devConfig, "keys.yaml": devKeys, "policies/payments.yaml": devPolicy, "policies/shop.yaml": devAsking, worldFile: devEnv} {
 		var b bytes.Buffer
 		if err := template.Must(template.New(name).Parse(text)).Execute(&b, values); err != nil {
 			return "", fmt.Errorf("writing %s: %w", name, err)
@@ -143,7 +180,7 @@ log:
   checkpoint_file: checkpoint  # in earnest on another disk, or a witness
   checkpoint_every: 1s
 issuers:
-  - {provider: github-actions, issuer: "{{.GitHub}}", audience: "http://{{.Server}}", forge: github.test}
+  - {provider: github-actions, issuer: "{{.GitHub}}", audience: "http://{{.Server}}", forge: {{.Host}}}
   - {provider: gitlab, issuer: "{{.GitLab}}", audience: "http://{{.Server}}", forge: gitlab.test}
   - provider: people           # ` + "`sealwrightd dev person`" + ` prints such a token
     role: people
@@ -155,6 +192,15 @@ issuers:
       - {role: admin, claim: groups, values: [admins]}
 registries:
   - {host: "{{.Registry}}", insecure_http: true}
+forges:
+  - host: {{.Host}}
+    kind: github
+    api: {{.Forge}}
+    apps: [{id: "{{.App}}", private_key: "file:{{.Dir}}/app.pem"}]
+    webhook: {secrets: ["file:{{.Dir}}/hook.secret"]}
+people:                        # ann is one person to the forge and the identity provider
+  - {name: ann, accounts: ["{{.Host}}:22"], identities: [{issuer: "{{.People}}", subject: 00u1ann}]}
+  - {name: wanda, accounts: ["{{.Host}}:21"]}
 keys: keys.yaml
 policies: policies
 `
@@ -175,13 +221,19 @@ keys:
     allow:
       - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
     require: {protected_ref: true}
+  - id: shop                   # its owner wants a person's word, whatever the policy says
+    file: file:{{.Dir}}/shop.key
+    methods: [cosign]
+    allow:
+      - {project: shop, policy: release, repositories: ["{{.Registry}}/shop/*"]}
+    require: {protected_ref: true, verify_run: true, approvals: 1}
 `
 
 const devPolicy = `# Who may have what signed.
 apiVersion: sealwright.dev/v1
 project: payments
 repositories:
-  - {forge: github.test, name: acme/payments-web, id: "74", owner_id: "65", images: ["{{.Registry}}/payments/*"]}
+  - {forge: {{.Host}}, name: acme/payments-web, id: "74", owner_id: "65", images: ["{{.Registry}}/payments/*"]}
   - {forge: gitlab.test, name: acme/payments/api, id: "20", owner_id: "72", images: ["{{.Registry}}/payments/*"]}
 policies:
   release:
@@ -198,6 +250,30 @@ policies:
       - {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: "sourceRepositoryURI,sourceRepositoryDigest"}}
 `
 
+const devAsking = `# As payments, and one of the team must say yes, who did not make the build.
+apiVersion: sealwright.dev/v1
+project: shop
+repositories:
+  - {forge: {{.Host}}, name: acme/shop, id: "81", owner_id: "65", images: ["{{.Registry}}/shop/*"]}
+policies:
+  release:
+    tags: ["v*"]
+    origin:
+      refs: ["refs/heads/main"]
+      ref_protected: true
+      verify: {run: true}      # asked of the forge, not believed of the token
+      github:
+        events: [push]
+        workflow: .github/workflows/release.yml
+    approvals:
+      all:
+        - {required: 1, from: ["{{.Host}}:acme/release-managers"]}
+      expires: 24h
+    report: [check, status, comment, summary]
+    sign:
+      - {method: cosign, key: shop}
+`
+
 const devEnv = `WORLD_URL='{{.World}}'
 WORLD_TOKEN='{{.Token}}'
 SERVER='http://{{.Server}}'
@@ -211,7 +287,7 @@ func cmdDevControl(name, method, path, usage string) func(ctx context.Context, a
 		f := flags("dev "+name, errs)
 		dir := f.String("dir", "sealwright-dev", "`folder` of the running world")
 		body := f.String("json", "", usage)
-		id := f.String("id", "", "what `sealwrightd dev hold` printed")
+		id := f.String("id", "", "what `sealwrightd dev hold` printed, or the number of a pull request")
 		if err := parse(f, args, 0); err != nil {
 			return err
 		}

@@ -360,6 +360,7 @@ func TestCommandsOfTheDocumentsRun(t *testing.T) {
 	for _, want := range []string{
 		"release.pub  valid", "is good: 1 keys, 1 policies, 2 issuers, 1 registries, 0 forges", "is good: 2 keys, 1 policies", "x509.subject: CN=release,O=Acme,ST=WA,C=US", "BEGIN PUBLIC KEY", "\nverified\n", "request.completed",
 		"state       completed", "ok   policies.release", "an approver may not: exit code 3", "nothing would be decided otherwise",
+		"Sorry, that was not done: you may not approve this.", "by ann via comment",
 	} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the commands did not print %q:\n%s", want, out)

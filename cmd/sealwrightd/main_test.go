@@ -102,7 +102,7 @@ func devSteps() string {
 func TestGoodConfigurationIsFoundGood(t *testing.T) {
 	f := configured(t, startWorld(t))
 	code, out, errs := f.check()
-	if code != exitOK || !strings.Contains(out, "2 keys, 1 policies, 3 issuers, 1 registries") || errs != "" {
+	if code != exitOK || !strings.Contains(out, "3 keys, 2 policies, 3 issuers, 1 registries, 1 forges") || errs != "" {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	if _, err := os.Stat(f.path("sealwright.db")); !os.IsNotExist(err) {
@@ -211,7 +211,7 @@ func brokenRest() map[string]broken {
 		"a key of another method":           edit("keys.yaml", "[cosign]", "[notation]", "cosign"),
 		"a pattern for every repository":    edit("keys.yaml", "/payments/*", "/[", "keys.yaml:8"),
 		"the keys file is not there":        {func(f files) { remove(f, "keys.yaml") }, []string{"keys.yaml"}},
-		"no policies":                       {func(f files) { remove(f, "policies/payments.yaml") }, []string{"polic"}},
+		"no policies":                       {func(f files) { remove(f, "policies/payments.yaml"); remove(f, "policies/shop.yaml") }, []string{"polic"}},
 		"several problems at once": {func(f files) {
 			f.edit("sealwright.yaml", "sealwright.dev/v1", "sealwright.dev/v0")
 			f.edit("keys.yaml", "require:", "requires:")

@@ -33,6 +33,9 @@ const (
 //	POST /dev/person      body: Person over NewPerson; ?audience=  -> an ID token
 //	POST /dev/login       body: {user_code, refuse, person: Person over NewPerson}
 //	POST /dev/image       body: ImageSpec                         -> REPOSITORY@DIGEST
+//	POST /dev/merge       body: {by}, octocat by default          -> NAME='value' lines
+//	POST /dev/comment     body: {by, text, pull}                  -> where it is
+//	GET  /dev/thread?pull=N                                       -> its comments
 //	POST /dev/hold        body: {method, path, after, skip}       -> id
 //	GET  /dev/held/{id}?wait=30s  200 when a request is held, 504 if none comes
 //	POST /dev/release/{id}?drop=true                              -> number of requests seen
@@ -43,6 +46,9 @@ func (w *World) control(mux *http.ServeMux) {
 		"POST /dev/person":       w.devPerson,
 		"POST /dev/login":        w.devLogin,
 		"POST /dev/image":        w.devImage,
+		"POST /dev/merge":        w.devMerge,
+		"POST /dev/comment":      w.devComment,
+		"GET /dev/thread":        w.devThread,
 		"POST /dev/hold":         w.devHold,
 		"GET /dev/held/{id}":     w.devHeld,
 		"POST /dev/release/{id}": w.devRelease,

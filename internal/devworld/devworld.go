@@ -49,9 +49,10 @@ type World struct {
 	Registry *Registry
 
 	options Options
-	mu      sync.Mutex // guards the two below
+	mu      sync.Mutex // guards those below
 	servers []*http.Server
 	holds   map[string]*Fault
+	forge   *Forge // nil until StartForge
 }
 
 // Start starts a world.

@@ -155,6 +155,14 @@ func (m *Comment) kind() string {
 	return "IssueComment"
 }
 
+// Page is where people read the comment.
+func (m *Comment) Page() string {
+	if m.Review {
+		return fmt.Sprintf("%s#discussion_r%d", m.Issue.page(), m.ID)
+	}
+	return fmt.Sprintf("%s#issuecomment-%d", m.Issue.page(), m.ID)
+}
+
 func (m *Comment) doc(base string) obj {
 	r := m.Issue.Repo
 	api := base + "/repos/" + r.FullName()
@@ -163,12 +171,12 @@ func (m *Comment) doc(base string) obj {
 		"author_association": r.association(m.Author), "performed_via_github_app": m.App.doc(), "reactions": reactions(m.Reactions),
 	}
 	if !m.Review {
-		d["html_url"], d["url"] = fmt.Sprintf("%s#issuecomment-%d", m.Issue.page(), m.ID), fmt.Sprintf("%s/issues/comments/%d", api, m.ID)
+		d["html_url"], d["url"] = m.Page(), fmt.Sprintf("%s/issues/comments/%d", api, m.ID)
 		d["issue_url"] = fmt.Sprintf("%s/issues/%d", api, m.Issue.Number)
 		return d
 	}
 	delete(d, "performed_via_github_app") // review comments do not have it
-	d["html_url"], d["url"] = fmt.Sprintf("%s#discussion_r%d", m.Issue.page(), m.ID), fmt.Sprintf("%s/pulls/comments/%d", api, m.ID)
+	d["html_url"], d["url"] = m.Page(), fmt.Sprintf("%s/pulls/comments/%d", api, m.ID)
 	d["pull_request_url"] = fmt.Sprintf("%s/pulls/%d", api, m.Issue.Number)
 	d["path"], d["commit_id"], d["original_commit_id"], d["diff_hunk"], d["pull_request_review_id"] = m.Path, m.Commit, m.Commit, "@@ -0,0 +1 @@", m.ID
 	d["position"], d["line"], d["side"], d["_links"] = 1, 1, "RIGHT", obj{}
