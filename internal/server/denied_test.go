@@ -135,7 +135,7 @@ func TestDeniedRequestSaysWhatWasWantedAndFound(t *testing.T) {
 			job: mainJob(0), keys: key("payments/*", "require: {approvals: 2}"), rule: "key.require.approvals", words: []string{"at least 2", "asks for 0"}, asks: true,
 		},
 		"a key that demands what the forge was not asked": {
-			job: mainJob(0), keys: key("payments/*", "require: {verify_run: true}"), rule: "key.require.verify_run", words: []string{"no access to it", "forges"}, asks: true,
+			job: mainJob(0), keys: key("payments/*", "require: {verify_run: true}"), rule: "forge", words: []string{"no access to it", "forges"}, asks: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
