@@ -12,7 +12,7 @@ GOBUILD  := go build -ldflags '$(LDFLAGS)'
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-demo: build ## sign an image the way a CI job does, be refused, crash, be audited (under a minute)
+demo: build ## sign an image the way a CI job does, be refused, crash, be approved, be audited (under a minute)
 	@.ci/demo
 
 test: ## all tests with the race detector (many wait for retries: hence 8 at a time)
