@@ -27,6 +27,10 @@ func (a *answers) Ask(_ context.Context, _ signing.Origin, _ []signing.Artifact,
 	return a.facts, a.err
 }
 
+func (a *answers) PolicyFile(context.Context, forge.Repository, string) (*signing.PolicyFileFacts, error) {
+	panic("nobody reads one file")
+}
+
 func (a *answers) Compare(context.Context, forge.Repository, string, string) (forge.Comparison, error) {
 	return forge.Comparison{}, errors.New("not asked here")
 }

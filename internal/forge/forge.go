@@ -45,6 +45,11 @@ type Origin interface {
 	// Compare says what is new between two commits of a repository: how many
 	// commits, the subjects of the newest, and a link for people.
 	Compare(ctx context.Context, r Repository, from, to string) (Comparison, error)
+	// PolicyFile reads the repository's own policy at a commit, or at the head of the
+	// default branch where commit is empty. Exists is false only where the tree was
+	// listed and it is not there; a commit that the repository does not have is
+	// NotFound, and what is no plain file Invalid.
+	PolicyFile(ctx context.Context, r Repository, commit string) (*signing.PolicyFileFacts, error)
 }
 
 // Comparison is what one commit has that another has not.

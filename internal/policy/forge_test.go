@@ -277,7 +277,7 @@ func TestReplayOfARepositorysPolicyNeedsNoAnswerOfTheForge(t *testing.T) {
 	set := load(t, strings.Replace(asking, "repository_policy: ignore", "repository_policy: honour", 1))
 	f := forgeFacts(t, `{"policy": "plain", "forge": null}`)
 	own := []byte("apiVersion: sealwright.dev/v1\npolicies: {all: {origin: {refs: [refs/heads/next]}}}\n")
-	past := []Past{{"a", f}}
+	past := []Past{{ID: "a", Facts: f}}
 	if r := CompareRepository(set, nil, own, past); len(r.Refused) != 1 {
 		t.Errorf("a policy that refuses: %+v", r)
 	}
@@ -289,6 +289,71 @@ func TestReplayOfARepositorysPolicyNeedsNoAnswerOfTheForge(t *testing.T) {
 	}
 	if r := CompareRepository(set, nil, nil, past); r.Same != 1 {
 		t.Errorf("no policy before and after: %+v", r)
+	}
+}
+
+// What the forge answered then is not recorded. That the service's policy passed is.
+func TestReplayOfARepositorysPolicyTakesTheServicesPolicyAsItDecided(t *testing.T) {
+	set := load(t, asking)
+	f := forgeFacts(t, `{"forge": null}`) // the policy asks for approvals of the branch
+	refuses := signing.Reason{Rule: "policies.release", Children: []signing.Reason{{Rule: "repository", Pass: true}, {Rule: "repository_policy.tags"}}}
+	others := signing.Reason{Rule: "policies.release", Children: []signing.Reason{{Rule: "repository_policy"}, {Rule: "repository_policyx"}}}
+	for name, c := range map[string]struct {
+		effect  signing.Effect
+		reasons signing.Reason
+		passed  bool
+	}{
+		"allowed":                       {signing.Allow, signing.Reason{Pass: true}, true},
+		"people were asked":             {signing.NeedsApproval, signing.Reason{Pass: true}, true},
+		"refused by the repository":     {signing.Deny, refuses, true},
+		"refused by another rule, too":  {signing.Deny, others, false},
+		"refused, nobody says by which": {signing.Deny, signing.Reason{Pass: true}, false},
+	} {
+		if p := PastOf(&signing.Request{ID: "a", Decision: &signing.Decision{Effect: c.effect, Reasons: c.reasons}}, f); p.Passed != c.passed || p.ID != "a" {
+			t.Errorf("%s: %+v", name, p.Passed)
+		}
+	}
+	next := []byte("apiVersion: sealwright.dev/v1\npolicies: {all: {origin: {refs: [refs/heads/next]}}}\n")
+	past := []Past{{ID: "a", Facts: f, Passed: true}}
+	r := CompareRepository(set, nil, next, past)
+	if len(r.Refused) != 1 || r.Refused[0].Before != signing.NeedsApproval || r.Refused[0].BeforeRule == nil {
+		t.Fatalf("a policy that refuses: %+v", r)
+	}
+	if why := r.Refused[0].Reasons.Failures(); len(why) != 1 || why[0].Rule != "repository_policy.origin.refs" {
+		t.Errorf("it is refused for %+v", why)
+	}
+	if r := CompareRepository(set, next, nil, past); len(r.Allowed) != 1 {
+		t.Errorf("a policy that goes: %+v", r)
+	}
+	if r := CompareRepository(set, nil, []byte("apiVersion: sealwright.dev/v1\npolicies: {all: {origin: {verify: {checks: [trivy]}}}}\n"), past); len(r.Unknown) != 1 {
+		t.Errorf("a policy that asks what was not asked: %+v", r)
+	}
+	if r := CompareRepository(set, nil, []byte("apiVersion: sealwright.dev/v1\npolicies: {all: {approvals: {required: 1, from: [\"github.com:acme/web\"]}}}\n"), past); len(r.Approvals) != 1 || len(r.Approvals[0].AfterRule.Groups) != 2 {
+		t.Errorf("a policy that asks more people: %+v", r)
+	}
+	past[0].Passed = false
+	if r := CompareRepository(set, nil, next, past); r.Same != 1 {
+		t.Errorf("what the service's policy refused stays refused: %+v", r)
+	}
+}
+
+func TestARepositoryIsReadWhereAPolicyOfItsProjectHonoursIt(t *testing.T) {
+	set := load(t, asking)
+	o := forgeFacts(t, `{}`).Origin
+	if !set.ReadsRepository(o.Forge, o.SourceRepositoryIdentifier, "renamed/x") {
+		t.Error("the repository is found by its id")
+	}
+	if set.ReadsRepository(o.Forge, "75000", o.SourceRepository) || set.ReadsRepository("other.test", o.SourceRepositoryIdentifier, o.SourceRepository) {
+		t.Error("another repository of the same name, or another forge's, is found")
+	}
+	var ignores string
+	for line := range strings.Lines(asking) {
+		if ignores += line; strings.HasPrefix(line, "  release:") {
+			ignores += "    repository_policy: ignore\n"
+		}
+	}
+	if load(t, ignores).ReadsRepository(o.Forge, o.SourceRepositoryIdentifier, o.SourceRepository) {
+		t.Error("every policy of the project ignores it")
 	}
 }
 

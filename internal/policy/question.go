@@ -71,6 +71,29 @@ func (p *Policy) ReadsRepositoryPolicy() bool {
 	return p.rules.RepositoryPolicy != repositoryIgnore && !p.Log()
 }
 
+// ReadsRepository reports whether a policy of the project that has a repository
+// honours the repository's own. The row of an owner is found by the name, which
+// authorises nothing: it is a hint that looking is worth it.
+func (s *Set) ReadsRepository(forge, id, name string) bool {
+	r := s.rows[rowKey{forge, id}]
+	if r == nil {
+		for at, whole := range s.owners {
+			if owner, _ := whole.owner(); at.forge == forge && fold(owner) == fold(above(name)) {
+				r = whole
+			}
+		}
+	}
+	if r == nil {
+		return false
+	}
+	for _, p := range r.project.policies {
+		if p.ReadsRepositoryPolicy() {
+			return true
+		}
+	}
+	return false
+}
+
 // Question returns everything that the rules of the policy, of those that shadow
 // it, and who may not approve ask the forge. The zero value asks nothing.
 func (p *Policy) Question() signing.ForgeQuestion {

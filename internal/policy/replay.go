@@ -11,6 +11,18 @@ import (
 type Past struct {
 	ID    string
 	Facts signing.Facts
+	// Passed says that the service's policy refused nothing then, with answers of
+	// the forge that Facts may not hold any more.
+	Passed bool
+}
+
+// PastOf returns what is recorded of a decided Request, with its Facts.
+func PastOf(r *signing.Request, f signing.Facts) Past {
+	failed := r.Decision.Reasons.Failures()
+	others := slices.ContainsFunc(failed, func(l signing.Reason) bool {
+		return l.Rule != ruleRepository && !strings.HasPrefix(l.Rule, ruleRepository+".")
+	})
+	return Past{ID: r.ID, Facts: f, Passed: r.Decision.Effect != signing.Deny || len(failed) > 0 && !others}
 }
 
 // Change is a recorded request that would be decided otherwise.
@@ -45,11 +57,13 @@ func Compare(before, after *Set, past []Past) Replay {
 }
 
 // CompareRepository decides recorded requests with two versions of a repository's
-// own policy; nil is no file. One that cannot be read refuses every request.
+// own policy; nil is no file. One that cannot be read refuses every request. Where
+// the service's policy passed then, it is not asked again: only what the two
+// versions say can differ, and Reasons are of the repository's own policy alone.
 func CompareRepository(set *Set, before, after []byte, past []Past) Replay {
 	var out Replay
 	for _, p := range past {
-		out.add(p, judge(set, withPolicyFile(p.Facts, before)), judge(set, withPolicyFile(p.Facts, after)))
+		out.add(p, judgeOwn(set, p, before), judgeOwn(set, p, after))
 	}
 	return out
 }
@@ -83,6 +97,24 @@ func judge(s *Set, f signing.Facts) outcome {
 	out := outcome{effect: effect, reasons: reasons}
 	if effect == signing.NeedsApproval {
 		out.rule = p.ApprovalsWith(f.Forge)
+	}
+	return out
+}
+
+// judgeOwn decides p as if the repository had this policy.
+func judgeOwn(s *Set, p Past, text []byte) outcome {
+	f := withPolicyFile(p.Facts, text)
+	own, _, _ := s.find(f.Origin, f.Policy)
+	if own == nil || !p.Passed {
+		return judge(s, f)
+	}
+	_, why := own.repositoryPolicy(f)
+	if why.Rule != "" && !why.Pass {
+		return outcome{effect: signing.Deny, reasons: why}
+	}
+	out := outcome{effect: signing.Allow, rule: own.ApprovalsWith(f.Forge), reasons: why}
+	if out.rule != nil {
+		out.effect = signing.NeedsApproval
 	}
 	return out
 }

@@ -395,7 +395,7 @@ func (w *world) heard() (n int) {
 	return n
 }
 
-var reUnread = regexp.MustCompile(`outcome="(stored|ignored|duplicate|poll_failed|report_failed)"`)
+var reUnread = regexp.MustCompile(`outcome="(stored|ignored|duplicate|poll_failed|report_failed|policy_checked)"`)
 
 // unsigned demands that no key was used and nothing is at the registry.
 func (r *request) unsigned() {

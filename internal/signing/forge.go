@@ -278,7 +278,8 @@ type BlobFact struct {
 	Blob   string `json:"blob"` // git's object id
 }
 
-// PolicyFileFacts is the repository's own policy on its default branch.
+// PolicyFileFacts is the repository's own policy at a commit: the head of Branch,
+// the default branch, where that is named.
 type PolicyFileFacts struct {
 	Branch string `json:"branch"`
 	Commit string `json:"commit"`

@@ -2,7 +2,9 @@ package store
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -13,8 +15,8 @@ const (
 	maxOfRun = 300
 	// maxOfRef bounds the waiting Requests of one ref that are looked at.
 	maxOfRef = 300
-	// maxReleases is how many completed Requests are looked through for the last
-	// release of an image.
+	// maxReleases is how many Requests are looked through for the last release of an
+	// image, or for those of a repository.
 	maxReleases = 5000
 )
 
@@ -37,6 +39,28 @@ func (tx *Tx) OfRun(run string) ([]*signing.Request, error) {
 		}
 	}
 	return same, nil
+}
+
+// OfRepository returns the newest Requests of a repository that were submitted
+// since and decided, the last submitted first: at most n, of those among the last ones.
+func (tx *Tx) OfRepository(forge, repositoryID string, since time.Time, n int) ([]*signing.Request, error) {
+	ids, err := tx.ids(`SELECT id FROM (SELECT id, rowid AS n, document FROM requests ORDER BY rowid DESC LIMIT ?) WHERE json_extract(document, '$.origin.forge') = ? AND
+		json_extract(document, '$.origin.sourceRepositoryIdentifier') = ? AND json_extract(document, '$.decision') IS NOT NULL ORDER BY n DESC LIMIT ?`, maxReleases, forge, repositoryID, n)
+	if err != nil {
+		return nil, err
+	}
+	all, err := tx.Requests(ids)
+	if err != nil {
+		return nil, err
+	}
+	out := all[:0]
+	for _, r := range all {
+		if r.Origin.Forge == forge && r.Origin.SourceRepositoryIdentifier == repositoryID && r.Decision != nil && !r.Submitted.Before(since) {
+			out = append(out, r)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *signing.Request) int { return b.Submitted.Compare(a.Submitted) })
+	return out, nil
 }
 
 // AwaitingOf returns the Requests that wait for people, of a ref of a repository

@@ -38,6 +38,11 @@ func (w *faultyForge) Ask(ctx context.Context, o signing.Origin, artifacts []sig
 	return call(w.faults, "Ask", func() (*signing.ForgeFacts, error) { return w.Forge.Ask(ctx, o, artifacts, q) })
 }
 
+// PolicyFile implements forge.Origin.
+func (w *faultyForge) PolicyFile(ctx context.Context, r forge.Repository, commit string) (*signing.PolicyFileFacts, error) {
+	return call(w.faults, "PolicyFile", func() (*signing.PolicyFileFacts, error) { return w.Forge.PolicyFile(ctx, r, commit) })
+}
+
 // Standing implements forge.People.
 func (w *faultyForge) Standing(ctx context.Context, r forge.Repository, who signing.Account, groups []string) (forge.Standing, error) {
 	return call(w.faults, "Standing", func() (forge.Standing, error) { return w.Forge.Standing(ctx, r, who, groups) })

@@ -31,6 +31,8 @@ type Memory struct {
 	threads  map[string]signing.Thread // by commit
 	comments map[string][]forge.Comment
 	checks   map[string]forge.Check
+	policies map[string][]byte           // the repository's own policy by commit, "" for the default branch
+	reading  func(context.Context) error // is asked first by PolicyFile
 	writes   int
 	hidden   map[string]bool // by place and id
 }
@@ -42,7 +44,7 @@ const memoryBot = "1"
 
 // NewMemory returns a forge with nobody in it.
 func NewMemory(host string, now func() time.Time) *Memory {
-	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}, hidden: map[string]bool{}}
+	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}, policies: map[string][]byte{}, hidden: map[string]bool{}}
 }
 
 // Person adds an account that is in groups.
@@ -126,7 +128,7 @@ func (m *Memory) Ask(_ context.Context, o signing.Origin, _ []signing.Artifact, 
 		f.Commit = &signing.CommitFacts{SHA: o.SourceRepositoryDigest, Authors: m.accounts(m.authors), Unmapped: m.unmapped}
 	}
 	if q.PolicyFile {
-		f.PolicyFile = &signing.PolicyFileFacts{Branch: "main", Commit: o.SourceRepositoryDigest}
+		f.PolicyFile = m.policyAt("")
 	}
 	for _, b := range q.Branches {
 		f.Branches = append(f.Branches, signing.RefFacts{Ref: b, Exists: true, Contains: true, Protected: true})
@@ -139,6 +141,53 @@ func (m *Memory) Compare(context.Context, forge.Repository, string, string) (for
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return forge.Comparison{Commits: 1, Subjects: []string{"a change"}}, m.down
+}
+
+// Policy sets the repository's own policy at a commit, "" for the default branch;
+// nil is no file.
+func (m *Memory) Policy(commit string, text []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.policies[commit] = text
+}
+
+// OnPolicy has PolicyFile call f first, and fail if f does; nil ends it.
+func (m *Memory) OnPolicy(f func(context.Context) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reading = f
+}
+
+// PolicyFile implements forge.Origin: a commit has what Policy set.
+func (m *Memory) PolicyFile(ctx context.Context, _ forge.Repository, commit string) (*signing.PolicyFileFacts, error) {
+	m.mu.Lock()
+	first := m.reading
+	m.mu.Unlock()
+	if first != nil {
+		if err := first(ctx); err != nil {
+			return nil, err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil {
+		return nil, m.down
+	}
+	if _, ok := m.policies[commit]; commit != "" && !ok {
+		return nil, &signing.Error{Code: signing.NotFound, Message: "no such commit"}
+	}
+	return m.policyAt(commit), nil
+}
+
+func (m *Memory) policyAt(commit string) *signing.PolicyFileFacts {
+	f := &signing.PolicyFileFacts{Commit: commit}
+	if commit == "" {
+		f.Branch, f.Commit = "main", strings.Repeat("a", 40)
+	}
+	if text := m.policies[commit]; text != nil {
+		f.Exists, f.Text, f.Digest = true, text, signing.DigestOf(text)
+	}
+	return f
 }
 
 // number is that of the pull request of a commit.
@@ -322,6 +371,11 @@ func (m *Memory) Check(_ context.Context, _ forge.Repository, c forge.Check) (st
 		return "", m.down
 	}
 	m.writes++
+	for id, other := range m.checks { // as GitHub's adapter finds that which was made before
+		if c.ID == "" && c.Key != "" && other.Key == c.Key && other.Name == c.Name && other.Commit == c.Commit {
+			c.ID = id
+		}
+	}
 	c.ID = cmp.Or(c.ID, strconv.Itoa(len(m.checks)+1))
 	m.checks[c.ID] = c
 	return c.ID, nil
@@ -343,6 +397,17 @@ func (m *Memory) ReadCheck(_ context.Context, _ forge.Repository, id string) (fo
 		return c, m.down
 	}
 	return forge.Check{}, &signing.Error{Code: signing.NotFound, Message: "no such check"}
+}
+
+// Checks returns the checks, in the order in which they were made.
+func (m *Memory) Checks() []forge.Check {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]forge.Check, 0, len(m.checks))
+	for i := range len(m.checks) {
+		out = append(out, m.checks[strconv.Itoa(i+1)])
+	}
+	return out
 }
 
 // Authenticate implements forge.Hooks: nothing is delivered here.

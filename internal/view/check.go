@@ -25,8 +25,11 @@ type CheckText struct {
 	Notes   []Note
 }
 
-// Note is an annotation: plain text.
-type Note struct{ Title, Message string }
+// Note is an annotation: plain text, at a line of a file where one is named.
+type Note struct {
+	Title, Message string
+	Line           int
+}
 
 // Check returns the texts of the check run of a Request: the question or the
 // outcome, then the whole tree of reasons.

@@ -96,8 +96,12 @@ func parse(f forge.Forge, d forge.Delivery) (e forge.Event, err error) {
 // in the same commit, with the event as it was just read.
 func (w *Workflow) keep(ctx context.Context, f forge.Forge, d forge.Delivery, e forge.Event) (string, error) {
 	row := &store.Delivery{Forge: d.Forge, Key: d.Key, ID: clip(d.ID, 64), Name: clip(d.Name, 64), Body: d.Body, Received: w.Now()}
-	job := store.Job{Kind: jobDelivery, Ref: deliveryRef(row)}
-	mine, fresh := w.hooks.seat(), false
+	crew := w.hooks
+	if e.Kind == forge.EventPull {
+		crew = w.pulls
+	}
+	job := store.Job{Kind: crew.kind, Ref: deliveryRef(row)}
+	mine, fresh := crew.seat(), false
 	var claim *store.Claim
 	err := w.Store.Update(ctx, "deliver", func(tx *store.Tx) (err error) {
 		claim = nil
@@ -112,11 +116,11 @@ func (w *Workflow) keep(ctx context.Context, f forge.Forge, d forge.Delivery, e 
 	})
 	// From here on the delivery is durable, or the error says that it is not.
 	if err == nil && claim != nil {
-		w.hooks.start(claim, func(ctx context.Context) error { return w.deliver(ctx, claim, f, row, e) })
+		crew.start(claim, func(ctx context.Context) error { return w.deliver(ctx, claim, f, row, e) })
 	} else if mine {
-		<-w.hooks.slots
+		<-crew.slots
 	}
-	w.hooks.kick()
+	crew.kick()
 	switch {
 	case err != nil:
 		return "", err
@@ -206,6 +210,8 @@ func (w *Workflow) needed(e forge.Event) bool {
 		return !e.Sender.Bot && e.Sender.Known() && e.Comment != "" && addressed(e.Body)
 	case forge.EventButton:
 		return !e.Sender.Bot && e.Sender.Known() && e.Button != ""
+	case forge.EventPull:
+		return w.concerned(e)
 	default:
 		return false
 	}
@@ -217,8 +223,15 @@ func (w *Workflow) deliver(ctx context.Context, c *store.Claim, f forge.Forge, d
 	if !w.needed(e) {
 		return w.delivered(ctx, c, d, HeardIgnored)
 	}
-	if e.Kind == forge.EventButton {
+	switch e.Kind {
+	case forge.EventButton:
 		outcome, err := w.press(ctx, f, d, e)
+		if err != nil {
+			return err
+		}
+		return w.delivered(ctx, c, d, outcome)
+	case forge.EventPull:
+		outcome, err := w.checkPull(ctx, f, e)
 		if err != nil {
 			return err
 		}

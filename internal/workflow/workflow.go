@@ -120,6 +120,7 @@ type Workflow struct {
 	drives        sync.WaitGroup
 	asks          *crew // asks people
 	hooks         *crew // deals with webhook deliveries
+	pulls         *crew // and with those of pull requests
 	reporters     *crew
 	threads       keyed // one comment of a thread is dealt with at a time
 
@@ -172,6 +173,7 @@ func New(o Options) (*Workflow, error) {
 	}
 	w.asks = newCrew(w, jobAsk, askWorkers, w.loadAsks)
 	w.hooks = newCrew(w, jobDelivery, deliveryWorkers, w.loadDeliveries)
+	w.pulls = newCrew(w, jobPull, pullWorkers, w.loadDeliveries)
 	w.reporters = newCrew(w, jobReport, reportWorkers, w.loadReports)
 	w.Store.Follow(w.follow)
 	return w, nil
@@ -189,7 +191,7 @@ func (w *Workflow) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	loops := []func(context.Context){w.dispatch, w.sequence, w.tidy}
 	if len(w.Forges) > 0 {
-		loops = append(loops, w.asks.run, w.hooks.run, w.reporters.run)
+		loops = append(loops, w.asks.run, w.hooks.run, w.pulls.run, w.reporters.run)
 	}
 	for _, f := range w.Forges {
 		loops = append(loops, func(ctx context.Context) { w.poll(ctx, f) })

@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"hash"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/go-github/v60/github"
 
 	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -168,24 +170,66 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 	return text, nil
 }
 
+// PolicyFile implements forge.Origin. Commits of forks are read as well: GitHub
+// keeps them with those of the repository that they were forked from.
+func (c *Client) PolicyFile(ctx context.Context, r forge.Repository, commit string) (*signing.PolicyFileFacts, error) {
+	if commit != "" && !isCommit(commit) {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(clip(commit))}
+	}
+	at, err := c.place(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	b := &build{Client: c, at: at, o: signing.Origin{Forge: c.host, SourceRepositoryIdentifier: r.ID, SourceRepository: r.Name}}
+	f := &signing.PolicyFileFacts{Commit: commit}
+	if commit == "" {
+		if f, err = b.defaultHead(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.readPolicy(ctx, f); err != nil {
+		return nil, err
+	}
+	if err := b.stillNamed(ctx); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // policyFile asks for the repository's own policy on its default branch.
 func (b *build) policyFile(ctx context.Context) error {
+	f, err := b.defaultHead(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.readPolicy(ctx, f); err != nil {
+		return err
+	}
+	b.facts.PolicyFile = f
+	return nil
+}
+
+// defaultHead returns the default branch and its head.
+func (b *build) defaultHead(ctx context.Context) (*signing.PolicyFileFacts, error) {
 	ref := "refs/heads/" + b.at.branch
 	var r struct {
 		Ref    string    `json:"ref"`
 		Object gitObject `json:"object"`
 	}
 	if err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "git", "ref", "heads")+"/"+path(strings.Split(b.at.branch, "/")...), nil, &r, "contents: read"); err != nil {
-		return err
+		return nil, err
 	}
 	if r.Ref != ref || r.Object.Type != "commit" || !isCommit(r.Object.SHA) {
-		return garbled("the default branch", "it is another ref")
+		return nil, garbled("the default branch", "it is another ref")
 	}
-	f := &signing.PolicyFileFacts{Branch: b.at.branch, Commit: r.Object.SHA}
+	return &signing.PolicyFileFacts{Branch: b.at.branch, Commit: r.Object.SHA}, nil
+}
+
+// readPolicy completes f from its commit.
+func (b *build) readPolicy(ctx context.Context, f *signing.PolicyFileFacts) error {
 	id, err := b.blob(ctx, b.at.client, b.at.owner, b.at.name, f.Commit, policyPath)
 	switch {
 	case errors.Is(err, errAbsent):
-		b.facts.PolicyFile = f
 		return nil
 	case err != nil:
 		return err
@@ -194,6 +238,5 @@ func (b *build) policyFile(ctx context.Context) error {
 		return err
 	}
 	f.Exists, f.Digest = true, signing.DigestOf(f.Text)
-	b.facts.PolicyFile = f
 	return nil
 }

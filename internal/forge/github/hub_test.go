@@ -1,6 +1,7 @@
 package github
 
 import (
+	"errors"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -144,6 +145,33 @@ func TestEveryQuestionIsAnsweredByTheStrictForge(t *testing.T) {
 	cmp, err := r.client.Compare(t.Context(), forge.Repository{ID: r.origin.SourceRepositoryIdentifier, Name: "acme/web"}, r.repo.Commits[r.origin.SourceRepositoryDigest].Parents[0], r.origin.SourceRepositoryDigest)
 	if err != nil || cmp.Commits != 3 || cmp.Diverged || len(cmp.Subjects) != 3 || !strings.HasPrefix(cmp.Subjects[0], "Merge") {
 		t.Errorf("%+v, %v", cmp, err)
+	}
+}
+
+func TestThePolicyOfACommitIsReadWhereverItWasPushed(t *testing.T) {
+	r := released(t)
+	at := forge.Repository{ID: r.origin.SourceRepositoryIdentifier, Name: "acme/web"}
+	read := func(commit string) *signing.PolicyFileFacts {
+		f, err := r.client.PolicyFile(t.Context(), at, commit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	if f := read(""); f.Branch != "main" || string(f.Text) != "version: 1\n" {
+		t.Errorf("the default branch: %+v", f)
+	}
+	fork := r.hub.Repo("pia/web", false)
+	head := fork.Commit("topic", hub.Commit{Message: "x", Author: r.pia, Committer: r.pia, Files: map[string]string{".sealwright/policy.yml": "version: 2\n"}})
+	if _, err := r.client.PolicyFile(t.Context(), at, head); !errors.Is(err, signing.NotFound) {
+		t.Errorf("a commit of another repository: %v", err)
+	}
+	r.repo.PullFrom(fork, r.pia, "x", "topic", "main")
+	if f := read(head); f.Branch != "" || f.Commit != head || !f.Exists || string(f.Text) != "version: 2\n" || f.Digest != signing.DigestOf(f.Text) {
+		t.Errorf("a fork's: %+v", f)
+	}
+	if _, err := r.client.PolicyFile(t.Context(), at, "main"); !errors.Is(err, signing.Invalid) {
+		t.Errorf("a branch is no commit: %v", err)
 	}
 }
 

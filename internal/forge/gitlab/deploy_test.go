@@ -184,6 +184,22 @@ func TestThePolicyFileIsAbsentOnlyWhereTheTreeWasListed(t *testing.T) {
 	unknown(t, ask(), signing.PartPolicyFile, "404")
 }
 
+func TestThePolicyOfACommitIsRead(t *testing.T) {
+	b := build(t)
+	old := b.commit
+	head := b.project.Push(b.bob, "topic", lab.Commit{Message: "policy", Files: map[string]string{".sealwright/policy.yml": "version: 1\n"}})
+	for commit, exists := range map[string]bool{"": false, old: false, head: true} {
+		f, err := b.client.PolicyFile(t.Context(), b.repo(), commit)
+		if err != nil || f.Exists != exists || (f.Branch == "main") != (commit == "") || commit != "" && f.Commit != commit {
+			t.Errorf("%q: %+v, %v", commit, f, err)
+		}
+	}
+	_, err := b.client.PolicyFile(t.Context(), b.repo(), strings.Repeat("0", 40))
+	wantCode(t, err, signing.NotFound)
+	_, err = b.client.PolicyFile(t.Context(), b.repo(), "main")
+	wantCode(t, err, signing.Invalid)
+}
+
 func TestAPolicyFileThatIsALinkIsUnknown(t *testing.T) {
 	b := build(t)
 	b.project.Push(b.bob, "main", lab.Commit{Message: "policy", Files: map[string]string{".sealwright/policy.yml": "../a"}})

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -127,24 +128,66 @@ func (b *build) directory(ctx context.Context, commit, at string) ([]entry, erro
 	return list[entry](ctx, b.Client, b.at.token, b.below("repository", "tree"), q, maxEntries, "read_api, as reporter of the project")
 }
 
+// PolicyFile implements forge.Origin. The commits of a merge request are read in
+// the project that it is for, which has those of forks as well.
+func (c *Client) PolicyFile(ctx context.Context, r forge.Repository, commit string) (*signing.PolicyFileFacts, error) {
+	if commit != "" {
+		if err := c.sha(commit); err != nil {
+			return nil, err
+		}
+	}
+	at, err := c.place(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	b := &build{Client: c, at: at}
+	f := &signing.PolicyFileFacts{Commit: commit}
+	if commit == "" {
+		if f, err = b.defaultHead(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.readPolicy(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // policyFile reads the repository's own policy at the head of the default branch.
-// It is absent only where the tree was listed and it is not there.
 func (b *build) policyFile(ctx context.Context) error {
+	f, err := b.defaultHead(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.readPolicy(ctx, f); err != nil {
+		return err
+	}
+	b.facts.PolicyFile = f
+	return nil
+}
+
+// defaultHead returns the default branch and its head.
+func (b *build) defaultHead(ctx context.Context) (*signing.PolicyFileFacts, error) {
 	branch := b.at.branch
 	if branch == "" {
-		return &signing.Error{Code: signing.NotFound, Message: "the project has no default branch"}
+		return nil, &signing.Error{Code: signing.NotFound, Message: "the project has no default branch"}
 	}
 	var head struct {
 		Name   string `json:"name"`
 		Commit commit `json:"commit"`
 	}
 	if err := b.ask(ctx, &head, nil, "read_api, as reporter of the project", "repository", "branches", branch); err != nil {
-		return err
+		return nil, err
 	}
 	if head.Name != branch || b.sha(head.Commit.ID) != nil {
-		return garbled("GET /repository/branches", "another branch than the one that was asked for")
+		return nil, garbled("GET /repository/branches", "another branch than the one that was asked for")
 	}
-	f := &signing.PolicyFileFacts{Branch: branch, Commit: head.Commit.ID}
+	return &signing.PolicyFileFacts{Branch: branch, Commit: head.Commit.ID}, nil
+}
+
+// readPolicy completes f from its commit. The policy is absent only where the tree
+// was listed and it is not there.
+func (b *build) readPolicy(ctx context.Context, f *signing.PolicyFileFacts) error {
 	root, err := b.directory(ctx, f.Commit, "")
 	if err != nil {
 		return err
@@ -153,7 +196,6 @@ func (b *build) policyFile(ctx context.Context) error {
 		return garbled("GET /repository/tree", "an empty tree")
 	}
 	if !slices.ContainsFunc(root, func(e entry) bool { return e.Name == policyDirectory }) {
-		b.facts.PolicyFile = f
 		return nil
 	}
 	below, err := b.directory(ctx, f.Commit, policyDirectory)
@@ -170,7 +212,6 @@ func (b *build) policyFile(ctx context.Context) error {
 		}
 	}
 	if blob == "" {
-		b.facts.PolicyFile = f
 		return nil
 	}
 	text, id, err := b.file(ctx, policyDirectory+"/"+policyName, f.Commit)
@@ -181,7 +222,6 @@ func (b *build) policyFile(ctx context.Context) error {
 		return garbled("GET /repository/files", "another blob than the one that the tree lists")
 	}
 	f.Exists, f.Text, f.Digest = true, text, signing.DigestOf(text)
-	b.facts.PolicyFile = f
 	return nil
 }
 
