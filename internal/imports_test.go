@@ -53,8 +53,8 @@ var allowed = map[string][]string{
 	"internal/server":   {"workflow", "store", "identity", "forge", "evidence", "view", "api", "audit"},
 	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {}, "internal/devworld/hub": {},
 	"internal/testenv":  {"*"},
-	"internal/scenario": {}, // tests only
-	"internal":          {}, // this test
+	"internal/scenario": {"*"}, // for tests
+	"internal":          {},    // this test
 	// L5
 	"cmd/sealwrightd":   {"*"},
 	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "policy/policytest", "audit", "view", "registry", "method", "method/*"},
@@ -68,10 +68,11 @@ var importers = map[string][]string{
 	"C":                               {"internal/key/pkcs11"},
 	"github.com/mattn/go-sqlite3":     {"internal/store"},
 	"github.com/miekg/pkcs11":         {"internal/key/pkcs11"},
-	module + "/internal/devworld":     {"cmd/sealwrightd", "internal/testenv"},
-	module + "/internal/devworld/lab": {"cmd/sealwrightd", "internal/testenv", "internal/devworld"},
-	module + "/internal/devworld/hub": {"cmd/sealwrightd", "internal/testenv", "internal/devworld"},
-	module + "/internal/testenv":      {},
+	module + "/internal/devworld":     {"cmd/sealwrightd", "internal/testenv", "internal/scenario"},
+	module + "/internal/devworld/lab": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
+	module + "/internal/devworld/hub": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
+	module + "/internal/testenv":      {"internal/scenario"},
+	module + "/internal/scenario":     {},
 }
 
 // cgo lists the packages of others that may use cgo, the standard library's

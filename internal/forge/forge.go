@@ -68,7 +68,9 @@ type People interface {
 	// Standing returns which of groups (as in ApprovalGroup.From, those of this
 	// forge only) the account is in now, with an active membership, and whether it
 	// may see the repository at all. Ids are compared: a login that another account
-	// has now is not in.
+	// has now is not in. The zero Repository is one of another forge, of which this
+	// one can say nothing: it is asked for its teams and accounts, and refuses
+	// groups that are permissions.
 	Standing(ctx context.Context, r Repository, who signing.Account, groups []string) (Standing, error)
 	// Members lists the people of groups, for counting whether a quorum can be met
 	// and for mentioning them. A group that does not exist is an error that names it.

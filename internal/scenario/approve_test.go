@@ -1,11 +1,9 @@
-package scenario_test
+package scenario
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,61 +14,15 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// TestFromTheTokenToTheSignature is the whole way: a CI's token, a decision that
-// asks people, a comment in the thread of the change, signed webhooks, the
-// forge asked who may approve, the quorum, the signature, and what the forge shows
-// then.
+// TestFromTheTokenToTheSignature is the whole way, and reads the signature back with
+// cosign's own rules; the CLIs of cosign do so in package conformance.
 func TestFromTheTokenToTheSignature(t *testing.T) {
-	both(t, options{}, func(t *testing.T, w *world) {
-		r := w.submit(honest())
-		code := r.asked()
-		q := r.read()
-		if q.Decision == nil || q.Decision.Effect != signing.NeedsApproval || q.Approval == nil || q.Approval.Code != code {
-			t.Fatalf("decided %+v, asked %+v, the comment has the code %s", q.Decision, q.Approval, code)
-		}
-		if got := fmt.Sprint(r.build.pull); q.Approval.Number != got || q.Approval.Forge != w.f.host() {
-			t.Errorf("asked in %s of %s, the change came by %s", q.Approval.Number, q.Approval.Forge, got)
-		}
-		w.until("the forge shows that people are asked", func() bool {
-			state, _ := w.f.check(r.build.sha)
-			return w.f.status(r.build.sha) == "pending" && state != ""
-		})
-		question := w.f.ours(r.build.pull)
-		r.unsigned()
-
-		r.approve("ann")
-		r.given(1)
-		r.unsigned()
-		if q := r.read(); q.State != signing.AwaitingApproval {
-			t.Errorf("after one of two: %s", q.State)
-		}
-		r.approve("bob")
-		r.signed()
-		r.verifies()
-		w.until("the comment says what became of it", func() bool {
-			now := w.f.ours(r.build.pull)
-			return len(now) > 0 && !slices.Equal(now, question) && !strings.Contains(strings.Join(now, "\n"), "/sealwright approve")
-		})
-		w.until("the check has ended and the status is set", func() bool {
-			state, _ := w.f.check(r.build.sha)
-			return w.f.status(r.build.sha) == "success" && (state == "success" || state == "completed success")
-		})
-		if n := len(w.f.ours(r.build.pull)); n != len(question) {
-			t.Errorf("%d comments of the service, %d when it had asked: the comment is edited in place", n, len(question))
+	Whole(t, func(t *testing.T, i Image, signed bool) {
+		n, err := cosign.New(i.r.w.s.Registry).VerifyImage(t.Context(), i.r.image, i.info())
+		if signed && (err != nil || n != 1) || !signed && n != 0 {
+			t.Errorf("signed %v: %d signatures verify: %v", signed, n, err)
 		}
 	})
-}
-
-// verifies reads the signature back with cosign's own rules.
-func (r *request) verifies() {
-	r.w.t.Helper()
-	info, ok := r.w.s.Keys.Info("release")
-	if !ok {
-		r.w.t.Fatal("no key")
-	}
-	if n, err := cosign.New(r.w.s.Registry).VerifyImage(context.Background(), r.image, info); err != nil || n != 1 {
-		r.w.t.Errorf("%d signatures verify: %v", n, err)
-	}
 }
 
 // TestTheWaitingJobIsWokenByTheLastApproval is about order, not about time: the

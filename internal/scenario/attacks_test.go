@@ -1,4 +1,4 @@
-package scenario_test
+package scenario
 
 import (
 	"net/http"
@@ -8,7 +8,6 @@ import (
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/approval"
-	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -82,7 +81,7 @@ func TestSomebodyWhoWasRenamedIsStillTheSame(t *testing.T) {
 		if q := r.read(); q.State != signing.AwaitingApproval || q.Approval.Groups[0].Given != 1 {
 			t.Errorf("under the new login: %s, %+v", q.State, q.Approval.Groups)
 		}
-		r.nobody("ann") // the stranger who took the login is in no team
+		r.nobody("ann") // who took the login is in no team
 		r.approve("bob")
 		r.signed()
 	})
@@ -338,23 +337,6 @@ func TestOnePersonOnTwoWaysCountsOnce(t *testing.T) {
 	})
 }
 
-// TestOnePersonOnTwoForgesCountsOnce: the policy asks two of a team here or there,
-// and ann is in both.
-func TestOnePersonOnTwoForgesCountsOnce(t *testing.T) {
-	w := twoForges(t)
-	r := w.submit(honest())
-	r.approve("ann")
-	r.given(1)
-	w.say(r.build.pull, "ann-too", r.command("approve", r.asked())) // another account of hers
-	w.dealt()
-	if q := r.read(); q.State != signing.AwaitingApproval || q.Approval.Groups[0].Given != 1 {
-		t.Errorf("%s, %+v", q.State, q.Approval.Groups)
-	}
-	r.unsigned()
-	r.approve("bob")
-	r.signed()
-}
-
 func TestADeliveryThatIsSentAgainDoesNothing(t *testing.T) {
 	both(t, options{}, func(t *testing.T, w *world) {
 		r := w.submit(honest())
@@ -411,21 +393,4 @@ func TestADeliveryThatIsNotSignedByTheForgeIsRefused(t *testing.T) {
 		}
 		r.unsigned()
 	})
-}
-
-// twoForges is a world on one forge in which ann has another account, which the
-// configuration knows to be hers.
-func twoForges(t *testing.T) *world {
-	t.Helper()
-	for _, make := range sides() {
-		return start(t, make, options{
-			people: func(w *world) []approval.Person {
-				w.f.person("ann-too")
-				w.f.join("ann-too", "release")
-				return []approval.Person{{Name: "Ann", Accounts: []string{w.f.accounts("ann"), w.f.accounts("ann-too")}}}
-			},
-			sides: func(*world) map[string]forge.Forge { return nil },
-		})
-	}
-	return nil
 }

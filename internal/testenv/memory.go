@@ -35,6 +35,10 @@ type Memory struct {
 	reading  func(context.Context) error // is asked first by PolicyFile
 	writes   int
 	hidden   map[string]bool // by place and id
+	bare     bool            // no commit has a pull request
+	closed   map[string]bool // issues, by place
+	mute     error
+	told     []string // states of checks, as they were written
 }
 
 var _ forge.Forge = (*Memory)(nil)
@@ -44,7 +48,7 @@ const memoryBot = "1"
 
 // NewMemory returns a forge with nobody in it.
 func NewMemory(host string, now func() time.Time) *Memory {
-	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}, policies: map[string][]byte{}, hidden: map[string]bool{}}
+	return &Memory{Name: host, Now: now, people: map[string]signing.Account{}, groups: map[string][]string{}, threads: map[string]signing.Thread{}, comments: map[string][]forge.Comment{}, checks: map[string]forge.Check{}, policies: map[string][]byte{}, hidden: map[string]bool{}, closed: map[string]bool{}}
 }
 
 // Person adds an account that is in groups.
@@ -84,6 +88,22 @@ func (m *Memory) Wrote(ids []string, unmapped ...string) {
 // Down makes everything that is asked fail, until nil.
 func (m *Memory) Down(err error) { m.mu.Lock(); defer m.mu.Unlock(); m.down = err }
 
+// Mute makes every check and status that is written fail, until nil.
+func (m *Memory) Mute(err error) { m.mu.Lock(); defer m.mu.Unlock(); m.mute = err }
+
+// Told returns the states of the checks that were written, in their order.
+func (m *Memory) Told() []string { m.mu.Lock(); defer m.mu.Unlock(); return slices.Clone(m.told) }
+
+// NoPulls says that no commit came by a pull request.
+func (m *Memory) NoPulls() { m.mu.Lock(); defer m.mu.Unlock(); m.bare = true }
+
+// Closed reports whether an issue is closed.
+func (m *Memory) Closed(t signing.Thread) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.closed[place(t)]
+}
+
 // Written returns how many comments, edits, checks and statuses were written.
 func (m *Memory) Written() int { m.mu.Lock(); defer m.mu.Unlock(); return m.writes }
 
@@ -117,7 +137,9 @@ func (m *Memory) Ask(_ context.Context, o signing.Origin, _ []signing.Artifact, 
 	if q.Ref {
 		f.Ref = &signing.RefFacts{Ref: o.SourceRepositoryRef, Exists: true, Commit: o.SourceRepositoryDigest, Contains: true, Protected: true}
 	}
-	if q.Pulls {
+	if q.Pulls && m.bare {
+		f.Pulls = &signing.PullFacts{}
+	} else if q.Pulls {
 		pull := signing.PullRequest{Number: m.number(o.SourceRepositoryDigest), Open: true, Base: "main", Head: o.SourceRepositoryDigest, Authors: m.accounts(m.authors), Unmapped: m.unmapped}
 		if len(pull.Authors) > 0 {
 			pull.Author = pull.Authors[0]
@@ -247,19 +269,43 @@ func (m *Memory) Find(_ context.Context, r forge.Repository, commit string) (sig
 	if m.down != nil {
 		return signing.Thread{}, m.down
 	}
+	if m.bare {
+		return signing.Thread{}, &signing.Error{Code: signing.NotFound, Message: "no pull request"}
+	}
 	m.number(commit)
 	t := m.threads[commit]
 	t.RepositoryID, t.Repository, t.URL = r.ID, r.Name, "https://"+m.Name+"/"+r.Name+"/pull/"+t.Number
 	return t, nil
 }
 
-// Open implements forge.Threads: there always is a pull request.
-func (m *Memory) Open(context.Context, forge.Repository, string, string) (signing.Thread, forge.Comment, error) {
-	return signing.Thread{}, forge.Comment{}, &signing.Error{Code: signing.Denied, Message: "no issues here"}
+// Open implements forge.Threads: issues are there where there are no pull requests.
+// The one of a title that is there is found.
+func (m *Memory) Open(_ context.Context, r forge.Repository, title, body string) (signing.Thread, forge.Comment, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down != nil || !m.bare {
+		return signing.Thread{}, forge.Comment{}, cmp.Or(m.down, error(&signing.Error{Code: signing.Denied, Message: "no issues here"}))
+	}
+	t, known := m.threads[title]
+	if !known {
+		number := strconv.Itoa(len(m.threads) + 1)
+		t = signing.Thread{Forge: m.Name, Kind: signing.ThreadIssue, Number: number, RepositoryID: r.ID, Repository: r.Name, URL: "https://" + m.Name + "/" + r.Name + "/issues/" + number}
+		m.threads[title] = t
+		m.writes++
+		m.add(t, signing.Account{Forge: m.Name, ID: memoryBot, Login: "sealwright[bot]", Bot: true}, body)
+	}
+	return t, m.comments[place(t)][0], nil
 }
 
 // Close implements forge.Threads.
-func (m *Memory) Close(context.Context, signing.Thread) error { return nil }
+func (m *Memory) Close(_ context.Context, t signing.Thread) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down == nil {
+		m.closed[place(t)] = true
+	}
+	return m.down
+}
 
 func place(t signing.Thread) string { return t.RepositoryID + " " + t.Kind + " " + t.Number }
 
@@ -367,8 +413,8 @@ func (m *Memory) React(context.Context, signing.Thread, forge.Comment, string) e
 func (m *Memory) Check(_ context.Context, _ forge.Repository, c forge.Check) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down != nil {
-		return "", m.down
+	if err := cmp.Or(m.down, m.mute); err != nil {
+		return "", err
 	}
 	m.writes++
 	for id, other := range m.checks { // as GitHub's adapter finds that which was made before
@@ -376,6 +422,7 @@ func (m *Memory) Check(_ context.Context, _ forge.Repository, c forge.Check) (st
 			c.ID = id
 		}
 	}
+	m.told = append(m.told, string(c.State))
 	c.ID = cmp.Or(c.ID, strconv.Itoa(len(m.checks)+1))
 	m.checks[c.ID] = c
 	return c.ID, nil
@@ -386,7 +433,7 @@ func (m *Memory) Status(context.Context, forge.Repository, forge.Status) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.writes++
-	return m.down
+	return cmp.Or(m.down, m.mute)
 }
 
 // ReadCheck implements forge.Reports.

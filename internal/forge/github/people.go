@@ -94,6 +94,19 @@ func (c *Client) lookup(ctx context.Context, g *github.Client, id string) (membe
 // Account implements forge.People. The account is asked for by any installation
 // that there is: accounts belong to no repository.
 func (c *Client) Account(ctx context.Context, id string) (signing.Account, error) {
+	g, err := c.anywhere(ctx)
+	if err != nil {
+		return signing.Account{}, err
+	}
+	u, err := c.lookup(ctx, g, id)
+	if err != nil {
+		return signing.Account{}, err
+	}
+	return c.account(&u.user), nil
+}
+
+// anywhere returns the client of any installation that there is.
+func (c *Client) anywhere(ctx context.Context) (*github.Client, error) {
 	var last error
 	for _, a := range c.apps {
 		all, err := list[granted](ctx, c, a.jwt, path("app", "installations"), nil, maxInstallations, "")
@@ -105,17 +118,31 @@ func (c *Client) Account(ctx context.Context, id string) (signing.Account, error
 			if in.Suspended != nil || in.ID <= 0 || len(a.only) > 0 && !a.only[in.ID] {
 				continue
 			}
-			u, err := c.lookup(ctx, c.installed(a, in.ID), id)
-			if err != nil {
-				return signing.Account{}, err
-			}
-			return c.account(&u.user), nil
+			return c.installed(a, in.ID), nil
 		}
 	}
 	if last == nil {
 		last = &signing.Error{Code: signing.Denied, Message: "no GitHub App of this service is installed anywhere on " + c.host, Fix: "install the App"}
 	}
-	return signing.Account{}, last
+	return nil, last
+}
+
+// around is the place of r. That of the zero Repository, which is one of another
+// forge, has no name: only teams and accounts can be asked for there.
+func (c *Client) around(ctx context.Context, r forge.Repository, asked []from) (*place, error) {
+	if r != (forge.Repository{}) {
+		return c.place(ctx, r)
+	}
+	for _, f := range asked {
+		if f.level != "" {
+			return nil, &signing.Error{Code: signing.Invalid, Message: "nobody has a permission on " + c.host + " in a repository of another forge", Expected: c.host + ":ORG/TEAM or " + c.host + ":@LOGIN#ID", Found: strconv.Quote(clip(f.text)), Fix: "name a team in the policy"}
+		}
+	}
+	g, err := c.anywhere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &place{client: g}, nil
 }
 
 // level is what somebody may do in a repository.
@@ -159,7 +186,7 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	if err != nil {
 		return forge.Standing{}, err
 	}
-	p, err := c.place(ctx, r)
+	p, err := c.around(ctx, r, asked)
 	if err != nil {
 		return forge.Standing{}, err
 	}
@@ -171,11 +198,13 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	if u.Suspended != nil {
 		return out, nil
 	}
-	may, err := c.permission(ctx, p, u.user)
-	if err != nil {
-		return forge.Standing{}, err
+	may := level{}
+	if p.name != "" {
+		if may, err = c.permission(ctx, p, u.user); err != nil {
+			return forge.Standing{}, err
+		}
 	}
-	if out.Reads = may.reads; !out.Reads || out.Account.Bot {
+	if out.Reads = may.reads; !out.Reads && p.name != "" || out.Account.Bot {
 		return out, nil
 	}
 	teams := false
@@ -249,7 +278,7 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.place(ctx, r)
+	p, err := c.around(ctx, r, asked)
 	if err != nil {
 		return nil, err
 	}

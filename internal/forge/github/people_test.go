@@ -234,3 +234,38 @@ func TestAPermissionThatIsAnsweredTooLateIsNoAnswer(t *testing.T) {
 	_, err := s.client.Standing(ctx, s.at(s.repo), account(s.bob), levels)
 	wantCode(t, err, signing.Unavailable)
 }
+
+// TestATeamCanDecideAboutARepositoryOfAnotherForge asks without a repository.
+func TestATeamCanDecideAboutARepositoryOfAnotherForge(t *testing.T) {
+	s := newScene(t)
+	release, in := s.org.Team("release", nil), "github.com:acme/release"
+	in2 := "github.com:@eve#" + account(s.eve).ID
+	ask := func() []string {
+		st, err := s.client.Standing(t.Context(), forge.Repository{}, account(s.eve), []string{in, in2})
+		if err != nil || st.Reads || st.Account.ID != account(s.eve).ID {
+			t.Errorf("%+v, %v", st, err)
+		}
+		return st.Groups
+	}
+	if got := ask(); !cmp.Equal(got, []string{in2}) {
+		t.Errorf("in no team: %v", got)
+	}
+	release.Invite(s.eve)
+	if got := ask(); !cmp.Equal(got, []string{in2}) {
+		t.Errorf("invited: %v", got)
+	}
+	release.Add(s.eve)
+	if got := ask(); !cmp.Equal(got, []string{in, in2}) {
+		t.Errorf("in the team: %v", got)
+	}
+	m, err := s.client.Members(t.Context(), forge.Repository{}, []string{in, in2})
+	if err != nil || len(m[in]) != 1 || len(m[in2]) != 1 || m[in][0].ID != account(s.eve).ID {
+		t.Errorf("%v, %v", m, err)
+	}
+	if _, err := s.client.Standing(t.Context(), forge.Repository{}, account(s.eve), levels); signing.CodeOf(err) != signing.Invalid {
+		t.Errorf("a permission in no repository: %v", err)
+	}
+	if _, err := s.client.Members(t.Context(), forge.Repository{}, levels); signing.CodeOf(err) != signing.Invalid {
+		t.Errorf("those with a permission in no repository: %v", err)
+	}
+}

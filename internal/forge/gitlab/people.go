@@ -124,7 +124,7 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	if err != nil {
 		return forge.Standing{}, err
 	}
-	p, err := c.place(ctx, r)
+	p, err := c.around(ctx, r, asked)
 	if err != nil {
 		return forge.Standing{}, err
 	}
@@ -136,12 +136,14 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	if u.State != "active" {
 		return out, nil
 	}
-	mine, err := c.member(ctx, p.token, "projects", p.id, who.ID)
-	if err != nil {
-		return forge.Standing{}, err
+	var mine member
+	if p.id != "" {
+		if mine, err = c.member(ctx, p.token, "projects", p.id, who.ID); err != nil {
+			return forge.Standing{}, err
+		}
+		out.Reads = !p.private || mine.active(c.now(), int(gitlab.GuestPermissions))
 	}
-	out.Reads = !p.private || mine.active(c.now(), int(gitlab.GuestPermissions))
-	if out.Account.Bot || !out.Reads {
+	if out.Account.Bot || !out.Reads && p.id != "" {
 		return out, nil
 	}
 	for _, f := range asked {
@@ -152,7 +154,7 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 		case f.id != "":
 			in = f.id == who.ID
 		default:
-			m, err := c.groupMember(ctx, p.token, f, who.ID)
+			m, err := c.groupMember(ctx, c.tokenFor(p, f), f, who.ID)
 			if err != nil {
 				return forge.Standing{}, err
 			}
@@ -163,6 +165,29 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 		}
 	}
 	return out, nil
+}
+
+// around is the place of r. That of the zero Repository, which is one of another
+// forge, has no id: only groups and accounts can be asked for there.
+func (c *Client) around(ctx context.Context, r forge.Repository, asked []from) (*place, error) {
+	if r != (forge.Repository{}) {
+		return c.place(ctx, r)
+	}
+	for _, f := range asked {
+		if f.level > 0 {
+			return nil, &signing.Error{Code: signing.Invalid, Message: "nobody has a permission on " + c.host + " in a repository of another forge", Expected: c.host + ":GROUP or " + c.host + ":@LOGIN#ID", Found: strconv.Quote(clip(f.text)), Fix: "name a group in the policy"}
+		}
+	}
+	return &place{token: c.order("")[0]}, nil
+}
+
+// tokenFor is the token that asks for a group: the project's, or where there is no
+// project the one that is for the group.
+func (c *Client) tokenFor(p *place, f from) *token {
+	if p.id != "" {
+		return p.token
+	}
+	return c.order(f.group)[0]
 }
 
 // group finds a group by its path, which must be its path now.
@@ -214,7 +239,7 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.place(ctx, r)
+	p, err := c.around(ctx, r, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -233,8 +258,9 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 			list, err = members(ctx, c, p.token, path("projects", p.id, "members", "all"))
 		default:
 			var group string
-			if group, err = c.group(ctx, p.token, f); err == nil {
-				list, err = members(ctx, c, p.token, path("groups", group, "members", "all"))
+			t := c.tokenFor(p, f)
+			if group, err = c.group(ctx, t, f); err == nil {
+				list, err = members(ctx, c, t, path("groups", group, "members", "all"))
 			}
 		}
 		if err != nil {

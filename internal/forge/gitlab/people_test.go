@@ -232,3 +232,37 @@ func TestAProjectThatTheTokenMayNotSeeIsNotFound(t *testing.T) {
 	_, err = w.client.Standing(t.Context(), w.repo(), signing.Account{Forge: "github.com", ID: id(w.bob.ID)}, nil)
 	wantCode(t, err, signing.Invalid, "another forge")
 }
+
+// TestAGroupCanDecideAboutAProjectOfAnotherForge asks without a project.
+func TestAGroupCanDecideAboutAProjectOfAnotherForge(t *testing.T) {
+	w := start(t)
+	eve, group := w.lab.User("eve"), w.lab.Group("acme/release")
+	group.Add(w.bot, lab.Reporter)
+	in, in2 := host+":acme/release", host+":@eve#"+account(eve).ID
+	ask := func() []string {
+		st, err := w.client.Standing(t.Context(), forge.Repository{}, account(eve), []string{in, in2})
+		if err != nil || st.Reads || st.Account.ID != account(eve).ID {
+			t.Errorf("%+v, %v", st, err)
+		}
+		return st.Groups
+	}
+	if got := ask(); !cmp.Equal(got, []string{in2}) {
+		t.Errorf("in no group: %v", got)
+	}
+	member := group.Add(eve, lab.Developer)
+	if got := ask(); !cmp.Equal(got, []string{in, in2}) {
+		t.Errorf("in the group: %v", got)
+	}
+	m, err := w.client.Members(t.Context(), forge.Repository{}, []string{in, in2})
+	if err != nil || len(m[in]) != 1 || len(m[in2]) != 1 || m[in][0].ID != account(eve).ID {
+		t.Errorf("%v, %v", m, err)
+	}
+	w.lab.Change(func() { member.Awaiting = true })
+	if got := ask(); !cmp.Equal(got, []string{in2}) {
+		t.Errorf("not accepted yet: %v", got)
+	}
+	_, err = w.client.Standing(t.Context(), forge.Repository{}, account(eve), []string{writers})
+	wantCode(t, err, signing.Invalid)
+	_, err = w.client.Members(t.Context(), forge.Repository{}, []string{writers})
+	wantCode(t, err, signing.Invalid)
+}

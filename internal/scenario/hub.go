@@ -1,4 +1,4 @@
-package scenario_test
+package scenario
 
 import (
 	"net/http"
@@ -124,6 +124,7 @@ func (f *onHub) rename(login, to string) {
 	u.Rename(to)
 	f.users[to] = u
 	f.users[login] = f.hub.User(login) // somebody else
+	f.repo.Allow(f.users[login], "write")
 }
 
 func (f *onHub) build(c change) build {
@@ -176,6 +177,22 @@ func (f *onHub) say(pull int, login, text string) said {
 
 func (f *onHub) bot(pull int, text string) said {
 	return f.kept(pull, f.hub.SayVia(f.pulls[pull].Issue, f.users["ann"], f.app, text))
+}
+
+func (f *onHub) elsewhere(pull int, text string, logins ...string) {
+	f.t.Helper()
+	r := f.hub.Repo("acme/garden", true)
+	for n := range pull {
+		branch := "change-" + strconv.Itoa(n)
+		r.Commit(branch, hub.Commit{Message: branch, Author: f.org.User, Committer: f.org.User, Files: map[string]string{branch: text}})
+		p := r.Pull(f.users[logins[0]], branch, branch, "main")
+		for _, login := range logins {
+			if p.Number == pull {
+				r.Allow(f.users[login], "admin")
+				f.hub.Say(p.Issue, f.users[login], text)
+			}
+		}
+	}
 }
 
 func (f *onHub) edit(c said, login, text string) {

@@ -1,4 +1,4 @@
-package scenario_test
+package scenario
 
 import (
 	"bytes"
@@ -47,9 +47,9 @@ func newLab(t *testing.T, e *testenv.Env) side {
 	f.project.Protect("main")
 	f.robot = f.lab.Bot("project_20_bot")
 	f.project.Add(f.robot, lab.Maintainer)
-	env := map[string]string{"TOKEN": f.lab.Token(f.robot), "HOOK": f.signing}
+	env := map[string]string{"TOKEN": f.lab.Token(f.robot), "HOOK": f.signing, "PLAIN": hookSecret}
 	c := forge.Config{Host: f.host(), Kind: "gitlab", API: server.URL, Tokens: []forge.Token{{Token: config.Secret("env:TOKEN")}}}
-	c.Webhook.SigningTokens = []config.Secret{"env:HOOK"}
+	c.Webhook.SigningTokens, c.Webhook.Secrets = []config.Secret{"env:HOOK"}, []config.Secret{"env:PLAIN"}
 	var err error
 	f.forge, err = gitlab.New(c, gitlab.Options{Outbound: outbound.Options{AllowHTTP: true, Timeout: 2 * time.Second}, Env: func(n string) (string, bool) { v, ok := env[n]; return v, ok }, Now: e.Now})
 	if err != nil {
@@ -76,7 +76,7 @@ func (f *onLab) publish()              { f.lab.Change(func() { f.project.Visibil
 func (f *onLab) outsider(login string) { f.users[login] = f.lab.User(login) }
 
 func (f *onLab) open(url string) {
-	f.hook = f.project.Hook(lab.Hook{URL: url + "/hooks/gitlab/gitlab.test", SigningToken: f.signing})
+	f.hook = f.project.Hook(lab.Hook{URL: url + "/hooks/gitlab/gitlab.test", Secret: hookSecret, SigningToken: f.signing})
 }
 
 func (f *onLab) replay(change func(http.Header, []byte) (http.Header, []byte)) int {
@@ -132,6 +132,7 @@ func (f *onLab) rename(login, to string) {
 	f.lab.Change(func() { f.users[login].Login = to })
 	f.users[to] = f.users[login]
 	f.users[login] = f.lab.User(login) // somebody else
+	f.project.Add(f.users[login], lab.Developer)
 }
 
 func (f *onLab) build(c change) build {
@@ -200,6 +201,26 @@ func (f *onLab) bot(pull int, text string) said {
 	f.project.Add(b, lab.Maintainer)
 	f.group("release").Add(b, lab.Developer)
 	return f.kept(pull, f.merge(pull).Comment(b, text))
+}
+
+func (f *onLab) elsewhere(pull int, text string, logins ...string) {
+	f.t.Helper()
+	p := f.lab.Project("acme/payments/garden")
+	p.Add(f.robot, lab.Maintainer)
+	p.Hook(lab.Hook{URL: f.hook.URL, Secret: hookSecret, SigningToken: f.signing})
+	for _, login := range logins {
+		p.Add(f.users[login], lab.Owner)
+	}
+	for n := range pull {
+		branch, first := "change-"+strconv.Itoa(n), f.users[logins[0]]
+		p.Push(first, branch, lab.Commit{Message: branch, Author: first.Login, Email: first.Login + "@acme.dev", Files: map[string]string{branch: text}})
+		m := p.Open(lab.MR{Author: first, Branch: branch, Title: branch})
+		for _, login := range logins {
+			if int(m.IID) == pull {
+				m.Comment(f.users[login], text)
+			}
+		}
+	}
 }
 
 func (f *onLab) edit(c said, _, text string) { f.lab.EditNote(f.merge(c.pull), f.notes[c.id], text) }

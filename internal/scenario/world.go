@@ -1,7 +1,8 @@
-// Package scenario_test tries the whole: a CI's token, the service's HTTP
-// interface, a strict local forge that sends real webhooks, people who comment.
-// Nothing is called but what is public: HTTP, the registry, the forge.
-package scenario_test
+// Package scenario tries the whole: a CI's token, the service's HTTP interface, a
+// strict local forge that sends real webhooks, people who comment. Nothing is
+// called but what is public: HTTP, the registry, the forge. It is for tests; Whole
+// is for those of other packages.
+package scenario
 
 import (
 	"encoding/json"
@@ -71,10 +72,13 @@ type side interface {
 	join(login, team string)   // as an active member
 	invite(login, team string) // as a pending one
 	leave(login, team string)  //
-	rename(login, to string)   // and somebody else takes the login
+	rename(login, to string)   // and another reader of the repository takes the login
 	build(c change) build      //
 	say(pull int, login, text string) said
-	bot(pull int, text string) said         // a program says it
+	bot(pull int, text string) said // a program says it
+	// elsewhere has logins, who administer a second repository of the same owner that
+	// the service hears of as well, say text in its change of that number.
+	elsewhere(pull int, text string, logins ...string)
 	edit(c said, login, text string)        // login changes the text of a comment
 	ours(pull int) []string                 // texts of the service's comments, oldest first
 	reply(pull int) string                  // text of the newest of them
@@ -90,7 +94,9 @@ type world struct {
 	e *testenv.Env
 	s *testenv.Service
 	f side
-	n int
+	// other is the other forge, where there are two.
+	other side
+	n     int
 	// commands is how many people said.
 	commands int
 }
@@ -110,7 +116,13 @@ type options struct {
 	poll time.Duration
 	// slowTimers lets the service look for due work once in an hour.
 	slowTimers bool
-	sides      func(*world) map[string]forge.Forge // further forges
+	// other, where set, fills the other forge, which the service knows then.
+	other func(*world)
+}
+
+// sides are the forges.
+func sides() map[string]func(t *testing.T, e *testenv.Env) side {
+	return map[string]func(t *testing.T, e *testenv.Env) side{"github": newHub, "gitlab": newLab}
 }
 
 // both runs a test for each forge.
@@ -134,10 +146,14 @@ func start(t *testing.T, make func(t *testing.T, e *testenv.Env) side, o options
 	}
 	w.e.Options.Policy = w.policy(o.policy)
 	w.e.Options.Forges = map[string]forge.Forge{w.f.host(): w.f.client()}
-	if o.sides != nil {
-		for host, f := range o.sides(w) {
-			w.e.Options.Forges[host] = f
+	if o.other != nil {
+		for _, make := range sides() {
+			if f := make(t, w.e); f.host() != w.f.host() {
+				w.other = f
+			}
 		}
+		w.e.Options.Forges[w.other.host()] = w.other.client()
+		o.other(w)
 	}
 	if o.people != nil {
 		w.e.Options.People = o.people(w)
@@ -152,6 +168,9 @@ func start(t *testing.T, make func(t *testing.T, e *testenv.Env) side, o options
 	w.e.Options.Keys = keys
 	w.s = w.e.Start(nil)
 	w.f.open(w.s.HTTP.URL)
+	if w.other != nil {
+		w.other.open(w.s.HTTP.URL)
+	}
 	w.f.lose(o.lose)
 	return w
 }
@@ -381,10 +400,22 @@ func (w *world) dealt() {
 
 // heard is how many comments have been dealt with, whatever came of them. What
 // was ignored at once, as the service's own are, is not counted.
-func (w *world) heard() (n int) {
+func (w *world) heard() int {
+	w.t.Helper()
+	return w.counted(func(line string) bool { return !reUnread.MatchString(line) })
+}
+
+// became is of how many deliveries and comments came what outcome says.
+func (w *world) became(outcome string) int {
+	w.t.Helper()
+	return w.counted(func(line string) bool { return strings.Contains(line, `outcome="`+outcome+`"`) })
+}
+
+// counted adds up the deliveries of the metrics whose line is counted.
+func (w *world) counted(is func(line string) bool) (n int) {
 	w.t.Helper()
 	for line := range strings.Lines(string(w.s.Get("/metrics", "").Body)) {
-		if strings.HasPrefix(line, "sealwright_deliveries_total{") && !reUnread.MatchString(line) {
+		if strings.HasPrefix(line, "sealwright_deliveries_total{") && is(line) {
 			var v float64
 			if _, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v); err != nil {
 				w.t.Fatal(err)
