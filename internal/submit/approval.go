@@ -30,10 +30,11 @@ func askedAt(a *api.Approval) string {
 	return ci.Clean(cmp.Or(a.Comment, a.URL))
 }
 
-// showPlace says, once, where people are asked for approval.
+// showPlace says, once, where people are asked for approval: the thread is known
+// before the question in it has an address.
 func (s *step) showPlace() {
 	at := askedAt(s.request.Approval)
-	if s.request.State != signing.AwaitingApproval || at == "" || at == s.place {
+	if s.request.State != signing.AwaitingApproval || at == "" || s.place != "" {
 		return
 	}
 	s.place = at
