@@ -19,11 +19,12 @@ import (
 )
 
 const (
-	// hookRate bounds the deliveries per second of one address, apart from what
-	// jobs may ask: a forge delivers from a handful of addresses, and neither may
-	// starve the other.
-	hookRate  = 400
-	hookBurst = 1200
+	// DefaultHookRate bounds the deliveries per second of one address, apart from
+	// what jobs may ask: a forge delivers from a handful of addresses, and neither
+	// may starve the other.
+	DefaultHookRate = 400
+	// hookBurstSeconds is for how long an address may send what it did not before.
+	hookBurstSeconds = 3
 	// smallHook is a body that anybody may send at once; hooksAtOnce bounds how many
 	// are being read. Larger ones (a push of many commits) share largeHooks places:
 	// what strangers can make this process keep is 64 + 100 MiB.
@@ -41,10 +42,10 @@ type gate struct {
 	limit        middleware.RateLimiterStore
 }
 
-func newGate() *gate {
+func newGate(perSecond float64) *gate {
 	return &gate{
 		small: make(chan struct{}, hooksAtOnce), large: make(chan struct{}, largeHooks),
-		limit: middleware.NewRateLimiterMemoryStoreWithConfig(middleware.RateLimiterMemoryStoreConfig{Rate: rate.Limit(hookRate), Burst: hookBurst, ExpiresIn: limiterExpiry}),
+		limit: middleware.NewRateLimiterMemoryStoreWithConfig(middleware.RateLimiterMemoryStoreConfig{Rate: rate.Limit(perSecond), Burst: int(perSecond * hookBurstSeconds), ExpiresIn: limiterExpiry}),
 	}
 }
 

@@ -48,8 +48,8 @@ const (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-// Options are the parts that a Server is built from. All but Rate and PublicLog
-// are required.
+// Options are the parts that a Server is built from. All but the rates and
+// PublicLog are required.
 type Options struct {
 	Workflow *workflow.Workflow
 	Store    *store.Store // read only: the audit log is served from it
@@ -60,6 +60,8 @@ type Options struct {
 	Metrics  *Metrics
 	// Rate is how many requests a second one address may make; 0 means DefaultRate.
 	Rate float64
+	// HookRate is how many webhook deliveries; 0 means DefaultHookRate.
+	HookRate float64
 	// PublicLog serves /log to everyone. Without it auditors and admins can read it.
 	PublicLog bool
 }
@@ -77,7 +79,10 @@ func New(o Options) *Server {
 	if o.Rate == 0 {
 		o.Rate = DefaultRate
 	}
-	s := &Server{Options: o, echo: echo.New(), hooks: newGate()}
+	if o.HookRate == 0 {
+		o.HookRate = DefaultHookRate
+	}
+	s := &Server{Options: o, echo: echo.New(), hooks: newGate(o.HookRate)}
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	// X-Forwarded-For is anyone's to write: the peer is who connects.
