@@ -187,9 +187,7 @@ func (p rules) question() signing.ForgeQuestion {
 	if o == nil {
 		return q
 	}
-	for _, ref := range o.Reachable {
-		q.Branches = append(q.Branches, ref)
-	}
+	q.Branches = append(q.Branches, o.Reachable...)
 	if g := o.GitHub; g != nil {
 		q.Run = q.Run || len(g.RunnerGroups) > 0 || len(g.RunnerLabels) > 0
 		if g.Builder != nil && g.Builder.RepositoryID != "" {

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -100,11 +99,6 @@ type world struct {
 	// commands is how many people said.
 	commands int
 }
-
-var (
-	once   sync.Once
-	shared *devworld.World
-)
 
 // options change a world before it starts.
 type options struct {

@@ -1,5 +1,7 @@
 package hub
 
+//lint:file-ignore ST1005 The messages are GitHub's own, letter for letter.
+
 import (
 	"errors"
 	"fmt"

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"slices"
 	"strconv"
 	"strings"
@@ -158,7 +157,7 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 	if err != nil || v.Encoding != "base64" {
 		return nil, garbled("blob "+id, "it is not in base64")
 	}
-	var h hash.Hash = sha1.New()
+	h := sha1.New()
 	if len(id) == 64 {
 		h = sha256.New()
 	}

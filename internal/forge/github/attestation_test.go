@@ -272,7 +272,7 @@ func TestABundleIsFetchedFromWhereTheForgeKeepsIt(t *testing.T) {
 	f.set("GET /blob/bomb", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), maxBundle+1)))
 	})
-	f.set("GET /blob/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/blob/1.json.sn", 302) })
+	f.set("GET /blob/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/blob/1.json.sn", http.StatusFound) })
 	for _, u := range []string{"", "ftp://x", base + "/blob/bad", base + "/blob/bomb", base + "/blob/moved", base + "/blob/gone", "https://user:pw@x/y"} {
 		at(u)
 		facts, err := c.Ask(t.Context(), origin(), images, askAttested)

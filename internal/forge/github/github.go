@@ -165,21 +165,21 @@ func addresses(host, configured string) (*url.URL, string, error) {
 func (c *Client) newApp(a forge.App, env func(string) (string, bool)) (*app, error) {
 	id, err := strconv.ParseInt(a.ID, 10, 64)
 	if err != nil || id <= 0 {
-		return nil, fmt.Errorf("App id %q is not a number; it is shown in the App's settings", clip(a.ID))
+		return nil, fmt.Errorf("the App id %q is not a number; it is shown in the App's settings", clip(a.ID))
 	}
 	text, err := a.PrivateKey.Read(env)
 	if err != nil {
-		return nil, fmt.Errorf("App %d: %w", id, err)
+		return nil, fmt.Errorf("the App %d: %w", id, err)
 	}
 	key, err := privateKey(text)
 	if err != nil {
-		return nil, fmt.Errorf("App %d: %s %w", id, a.PrivateKey, err)
+		return nil, fmt.Errorf("the App %d: %s %w", id, a.PrivateKey, err)
 	}
 	made := &app{id: id, key: key, only: map[int64]bool{}, clients: map[int64]*github.Client{}}
 	for _, s := range a.Installations {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n <= 0 {
-			return nil, fmt.Errorf("App %d: installation id %q is not a number", id, clip(s))
+			return nil, fmt.Errorf("the App %d: installation id %q is not a number", id, clip(s))
 		}
 		made.only[n] = true
 	}

@@ -189,7 +189,9 @@ func TestANameGivenToAnotherRepositoryIsNoticedAfterItsTime(t *testing.T) {
 
 func TestARenamedRepositoryIsFollowedOnItsOwnHostOnly(t *testing.T) {
 	f, c := world(t)
-	f.set("GET "+web, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/repositories/1296269", 301) })
+	f.set("GET "+web, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/repositories/1296269", http.StatusMovedPermanently)
+	})
 	f.set("GET /repositories/1296269", says(`{"id":1296269,"full_name":"acme/shop","default_branch":"main"}`))
 	if _, owner, name, err := c.repo(t.Context(), standing); err != nil || owner+"/"+name != "acme/shop" {
 		t.Errorf("%s/%s, %v; want acme/shop", owner, name, err)
@@ -199,7 +201,7 @@ func TestARenamedRepositoryIsFollowedOnItsOwnHostOnly(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { followed = true }))
 	defer other.Close()
 	f, c = world(t)
-	f.set("GET "+web, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+"/", 302) })
+	f.set("GET "+web, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other.URL+"/", http.StatusFound) })
 	_, _, _, err := c.repo(t.Context(), standing)
 	wantCode(t, err, signing.Denied, "redirect")
 	if followed {
