@@ -64,32 +64,14 @@ func (w *Workflow) Command(ctx context.Context, in Input) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	switch in.Verb {
-	case approval.VerbStatus:
-		return w.status(r), nil
-	case approval.VerbHelp:
-		return Outcome{Accepted: true, Message: help, State: r.State}, nil
-	case approval.VerbApprove, approval.VerbDeny:
-	default:
-		return Outcome{State: r.State}, &signing.Error{Code: signing.Invalid, Message: "no such command", Expected: "approve, deny, status or help", Found: fmt.Sprintf("%.40q", in.Verb)}
+	if in.Verb != approval.VerbApprove && in.Verb != approval.VerbDeny {
+		return Outcome{State: r.State}, &signing.Error{Code: signing.Invalid, Message: "no such command", Expected: "approve or deny", Found: fmt.Sprintf("%.40q", in.Verb)}
 	}
 	out, err := c.run(ctx, r)
 	if out.State == "" {
 		out.State = r.State
 	}
 	return out, err
-}
-
-const help = "Commands, each alone on a line of a new comment:\n\n```\n/sealwright approve REQUEST CODE\n/sealwright deny REQUEST CODE [REASON]\n/sealwright status\n```\n\nREQUEST and CODE are in the question. An edited comment counts for nothing."
-
-// status says how far a Request is.
-func (w *Workflow) status(r *signing.Request) Outcome {
-	out := Outcome{Accepted: true, State: r.State, Message: fmt.Sprintf("`%s` is %s.", r.ID, r.State)}
-	out.Tally, _ = w.Standing(r)
-	for i, g := range out.Tally.Groups {
-		out.Message += fmt.Sprintf(" Group %d: %d of %d.", i+1, len(g.People), g.Required)
-	}
-	return out
 }
 
 // command is one approval or denial on its way.
