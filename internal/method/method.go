@@ -29,6 +29,10 @@ type Target struct {
 	// publishes what is signed: nothing is recognised. Artifact carries media type
 	// and size.
 	Offline bool
+	// Part and Changes are set for a Collective method; Artifact is then a repository
+	// alone.
+	Part    string
+	Changes []signing.Change
 }
 
 // Prepared is the outcome of Prepare. Exactly one of its fields is set.
@@ -104,6 +108,17 @@ type Method interface {
 	// if exactly this envelope is there and the technology's own verification
 	// accepts it. An envelope that is not there is ErrStaleBase.
 	Verify(ctx context.Context, t Target, e signing.Envelope) ([]signing.Location, error)
+}
+
+// Collective is a Method that signs the tags of a repository together. Its Tasks
+// are made for each repository and part. The caller of Prepare holds the lease on
+// (Name of the method, repository) from Prepare until the envelope is published.
+type Collective interface {
+	Method
+
+	// Parts returns the names of what a step with these options signs for each
+	// repository, in order and never none. It refuses options as Info does.
+	Parts(options map[string]string) ([]string, error)
 }
 
 // Attacher is a Method whose envelopes a job can publish itself: what is to be

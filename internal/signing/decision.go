@@ -56,6 +56,10 @@ type Step struct {
 	Options    map[string]string `json:"options,omitempty"`
 	// Recursive says that the manifests below an index are signed as well.
 	Recursive bool `json:"recursive,omitempty"`
+	// Parts is set for a method that signs the tags of a repository together, not
+	// artifacts one by one: the names of what it signs for each repository, each a
+	// Task of its own. For dct these are roles, "targets/releases".
+	Parts []string `json:"parts,omitempty"`
 }
 
 // Basis is the part of a Decision that must not change between the decision
@@ -70,7 +74,10 @@ type Basis struct {
 	// once and without a tag. They are there only if a step is recursive.
 	Children []Artifact `json:"children,omitempty"`
 	Steps    []Step     `json:"steps"`
-	Origin   Origin     `json:"origin"`
+	// Untrust lists tags, without a digest, whose trust is withdrawn. Only steps with
+	// Parts know of them.
+	Untrust []Artifact `json:"untrust,omitempty"`
+	Origin  Origin     `json:"origin"`
 	// RepositoryPolicy is the digest of the repository's own .sealwright/policy.yml
 	// that was evaluated as well; empty where there is none.
 	RepositoryPolicy Digest `json:"repositoryPolicy,omitempty"`
@@ -85,32 +92,68 @@ const MaxTasks = 4096
 
 // Tasks lists the work for request that follows from the basis, in the order in
 // which it is numbered: every step for every artifact, then the recursive steps
-// for every child. It is the one place that knows.
+// for every child, then the parts of every repository whose tags are signed
+// together. It is the one place that knows.
 func (b Basis) Tasks(request string) []*Task {
 	var out []*Task
-	add := func(artifacts []Artifact, fits func(Step) bool) {
+	add := func(t Task) {
+		t.ID, t.RequestID, t.State = fmt.Sprintf("%s.%d", request, len(out)+1), request, Queued
+		out = append(out, &t)
+	}
+	each := func(artifacts []Artifact, fits func(Step) bool) {
 		for _, a := range artifacts {
 			for _, s := range b.Steps {
-				if fits(s) {
-					out = append(out, &Task{ID: fmt.Sprintf("%s.%d", request, len(out)+1), RequestID: request, State: Queued, Artifact: a, Step: s})
+				if len(s.Parts) == 0 && fits(s) {
+					add(Task{Artifact: a, Step: s})
 				}
 			}
 		}
 	}
-	add(b.Artifacts, func(Step) bool { return true })
-	add(b.Children, func(s Step) bool { return s.Recursive })
+	each(b.Artifacts, func(Step) bool { return true })
+	each(b.Children, func(s Step) bool { return s.Recursive })
+	repositories, changes := b.changes()
+	for _, r := range repositories {
+		for _, s := range b.Steps {
+			for _, part := range s.Parts {
+				add(Task{Artifact: Artifact{Repository: r}, Step: s, Part: part, Changes: changes[r]})
+			}
+		}
+	}
 	return out
+}
+
+// changes returns what happens to the tags of each repository, in the order of the
+// artifacts, and the repositories in the order in which they come.
+func (b Basis) changes() (repositories []Repository, of map[Repository][]Change) {
+	of = map[Repository][]Change{}
+	add := func(r Repository, c Change) {
+		if _, ok := of[r]; !ok {
+			repositories = append(repositories, r)
+		}
+		of[r] = append(of[r], c)
+	}
+	for _, a := range b.Artifacts {
+		add(a.Repository, Change{Tag: a.Tag, Digest: a.Digest, Size: a.Size})
+	}
+	for _, a := range b.Untrust {
+		add(a.Repository, Change{Tag: a.Tag, Remove: true})
+	}
+	return repositories, of
 }
 
 // CheckSize refuses a basis that asks for more Tasks than one Request may have.
 func (b Basis) CheckSize() error {
-	recursive := 0
+	recursive, whole, parts := 0, 0, 0
 	for _, s := range b.Steps {
 		if s.Recursive {
 			recursive++
 		}
+		if parts += len(s.Parts); len(s.Parts) == 0 {
+			whole++
+		}
 	}
-	n := len(b.Artifacts)*len(b.Steps) + len(b.Children)*recursive
+	repositories, _ := b.changes()
+	n := len(b.Artifacts)*whole + len(b.Children)*recursive + len(repositories)*parts
 	if n <= MaxTasks {
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,9 +25,11 @@ type Request struct {
 	State   RequestState `json:"state"`
 	Version int64        `json:"version"` // grows by one with every change of state
 
-	Policy         string     `json:"policy"` // asked for by the job
-	Project        string     `json:"project,omitempty"`
-	Artifacts      []Artifact `json:"artifacts"`
+	Policy    string     `json:"policy"` // asked for by the job
+	Project   string     `json:"project,omitempty"`
+	Artifacts []Artifact `json:"artifacts"`
+	// Untrust lists tags, each without a digest, whose trust is to be withdrawn.
+	Untrust        []Artifact `json:"untrust,omitempty"`
 	Publish        Publisher  `json:"publish,omitempty"`
 	Identity       Identity   `json:"identity"`
 	Origin         Origin     `json:"origin"`
@@ -73,7 +76,27 @@ const (
 // Valid reports whether p is one of the two.
 func (p Publisher) Valid() bool { return p == ByService || p == ByClient }
 
-// Task is the work for one signature: (Artifact x Method x Key).
+// Change is what a Task with a Part does to one tag of its repository.
+type Change struct {
+	Tag string `json:"tag"`
+	// Digest and Size are those of the manifest that the tag is bound to; empty with
+	// Remove.
+	Digest Digest `json:"digest,omitempty"`
+	Size   int64  `json:"size,omitempty"`
+	// Remove withdraws the trust in the tag.
+	Remove bool `json:"remove,omitempty"`
+}
+
+// Difference is how the bytes of an Intent differ in one tag from what is
+// published. From is empty for a tag that is new, To for one that is removed.
+type Difference struct {
+	Tag  string `json:"tag"`
+	From Digest `json:"from,omitempty"`
+	To   Digest `json:"to,omitempty"`
+}
+
+// Task is the work for one signature: (Artifact x Method x Key), or, with a Part,
+// (Repository x Part x Key).
 type Task struct {
 	ID        string    `json:"id"` // REQUEST.N, N counting from 1
 	RequestID string    `json:"requestID"`
@@ -82,6 +105,10 @@ type Task struct {
 
 	Artifact Artifact `json:"artifact"`
 	Step     Step     `json:"step"`
+	// Part is one of the step's; Artifact is then the repository alone, and Changes
+	// is what happens to its tags. No change at all renews what is there.
+	Part    string   `json:"part,omitempty"`
+	Changes []Change `json:"changes,omitempty"`
 
 	// Intent is durable from Prepared on: the exact bytes to be signed.
 	Intent *Intent `json:"intent,omitempty"`
@@ -114,8 +141,11 @@ type Intent struct {
 	Padding Padding     `json:"padding,omitempty"`
 	// Replay is what the method needs to assemble the envelope again from the
 	// same bytes: a signing time, a salt. Its form is the method's own.
-	Replay  []byte    `json:"replay,omitempty"`
-	Created time.Time `json:"created"`
+	Replay []byte `json:"replay,omitempty"`
+	// Differences is what the bytes change in what is published, for a Task with a
+	// Part. It is told to people and to the log; Inspect finds it anew.
+	Differences []Difference `json:"differences,omitempty"`
+	Created     time.Time    `json:"created"`
 }
 
 // Statement is what the bytes of an Intent say when parsed back. Before a key
@@ -129,6 +159,36 @@ type Statement struct {
 	Tag        string
 	MediaType  string
 	Size       int64
+	// Part, Changes and Differences are those of bytes that bind tags; Digest and Tag
+	// are empty then.
+	Part        string
+	Changes     []Change
+	Differences []Difference
+}
+
+// MatchesTask returns an error that names the first difference between s and what
+// t is about.
+func (s Statement) MatchesTask(t *Task) error {
+	if err := s.Matches(t.Artifact); err != nil {
+		return err
+	}
+	var differences []Difference
+	if t.Intent != nil {
+		differences = t.Intent.Differences
+	}
+	for _, c := range []struct {
+		what string
+		same bool
+	}{
+		{"part", s.Part == t.Part},
+		{"changes", slices.Equal(s.Changes, t.Changes)},
+		{"differences", slices.Equal(s.Differences, differences)},
+	} {
+		if !c.same {
+			return &Error{Code: Denied, Message: "the bytes to be signed have another " + c.what + " than the request", Expected: fmt.Sprintf("%s %v", t.Part, t.Changes), Found: fmt.Sprintf("%.400s", fmt.Sprintf("%s %v %v", s.Part, s.Changes, s.Differences)), Fix: "the stored intent was altered: keep the database for examination and submit again"}
+		}
+	}
+	return nil
 }
 
 // Matches returns an error that names the first difference between s and a.
@@ -169,6 +229,9 @@ type KeyInfo struct {
 	Public crypto.PublicKey
 	// Chain is the certificate chain, leaf first, where the key has one.
 	Chain []*x509.Certificate
+	// OpenPGP is the OpenPGP certificate of the key, a transferable public key in
+	// binary form (RFC 9580, section 10.1), where the key has one.
+	OpenPGP []byte
 }
 
 // Version returns the hex SHA-256 of the PKIX encoding of the public key.

@@ -9,6 +9,7 @@ import (
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/facts"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
@@ -153,7 +154,18 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 		}
 		steps[i].KeyVersion = v
 	}
-	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source}, nil
+	for i, s := range steps {
+		m, ok := w.Methods[s.Method].(method.Collective)
+		if !ok {
+			continue
+		}
+		parts, err := m.Parts(s.Options)
+		if err != nil {
+			return signing.Basis{}, err
+		}
+		steps[i].Parts = parts
+	}
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Untrust: r.Untrust, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source}, nil
 }
 
 // permit holds every step against what the owner of its key demands.

@@ -32,7 +32,7 @@ func (c *clearance) spend(t *signing.Task) error {
 	switch {
 	case t.RequestID != c.request || !ok:
 		return &signing.Error{Code: signing.Denied, Message: "this task is not cleared for signing", Found: t.ID}
-	case want.Artifact != t.Artifact:
+	case want.Artifact != t.Artifact || want.Part != t.Part || !slices.Equal(want.Changes, t.Changes):
 		return &signing.Error{Code: signing.Denied, Message: "the task names another artifact than was decided", Expected: want.Artifact.String(), Found: t.Artifact.String()}
 	case !reflect.DeepEqual(want.Step, t.Step):
 		return &signing.Error{Code: signing.Denied, Message: "the task names another method or key than was decided", Found: t.Step.Method + " with " + t.Step.Key}
@@ -71,7 +71,7 @@ func (d *drive) sameBasis() (*policy.Policy, signing.Basis, error) {
 	if err != nil {
 		return nil, signing.Basis{}, err
 	}
-	if digest != r.Decision.BasisDigest || !sameArtifacts(r.Artifacts, want.Artifacts) {
+	if digest != r.Decision.BasisDigest || !sameArtifacts(r.Artifacts, want.Artifacts) || !slices.Equal(r.Untrust, want.Untrust) {
 		return nil, signing.Basis{}, refuse("basis", "the basis that was decided, "+string(r.Decision.BasisDigest), "policy, key or artifacts have changed since (policy_changed): "+string(digest), "submit again")
 	}
 	return p, now, nil
@@ -115,7 +115,7 @@ func (d *drive) recheck(ctx context.Context) (*clearance, error) {
 	}
 	c := &clearance{request: r.ID, basis: r.Decision.BasisDigest, tasks: map[string]*signing.Task{}}
 	for i, t := range d.tasks {
-		if want := tasks[i]; t.ID != want.ID || t.Artifact != want.Artifact || !reflect.DeepEqual(t.Step, want.Step) {
+		if want := tasks[i]; t.ID != want.ID || t.Artifact != want.Artifact || t.Part != want.Part || !slices.Equal(t.Changes, want.Changes) || !reflect.DeepEqual(t.Step, want.Step) {
 			return nil, refuse("tasks", want.Artifact.String(), t.Artifact.String(), "submit again")
 		}
 		c.tasks[t.ID] = tasks[i]

@@ -123,7 +123,7 @@ func (d *drive) target(t *signing.Task) (method.Method, method.Target, error) {
 	if !ok || !have {
 		return nil, method.Target{}, &signing.Error{Code: signing.Denied, Message: "method or key are not configured any more", Found: t.Step.Method + " with " + t.Step.Key}
 	}
-	return m, method.Target{Artifact: t.Artifact, Key: info, Options: t.Step.Options, Origin: d.request.Origin, Offline: d.request.Publish == signing.ByClient}, nil
+	return m, method.Target{Artifact: t.Artifact, Key: info, Options: t.Step.Options, Origin: d.request.Origin, Offline: d.request.Publish == signing.ByClient, Part: t.Part, Changes: t.Changes}, nil
 }
 
 // capture takes the exact bytes of every queued Task, by its id. What only Prepare
@@ -357,7 +357,7 @@ func (d *drive) clear(c *clearance, t *signing.Task) error {
 	if err != nil {
 		return err
 	}
-	return said.Matches(t.Artifact)
+	return said.MatchesTask(t)
 }
 
 // envelope asks the key, once, and assembles what it returns.

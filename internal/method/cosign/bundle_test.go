@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -293,7 +294,7 @@ func TestStatementInAnyOtherFormIsRefusedByInspect(t *testing.T) {
 	m := New(nil)
 	said, err := m.Inspect(signing.Intent{Bytes: encodedBytes([]byte(goodStatement)), Replay: []byte(goodPlace)})
 	want := signing.Statement{Repository: "registry.acme.dev/web", Digest: "sha256:d34db33fd34db33fd34db33fd34db33fd34db33fd34db33fd34db33fd34db33f", Tag: "v1"}
-	if err != nil || said != want {
+	if err != nil || !reflect.DeepEqual(said, want) {
 		t.Fatalf("got %+v, %v", said, err)
 	}
 	for name, in := range bundleIntents() {

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -278,7 +279,7 @@ func TestPayloadInAnyOtherFormIsRefusedByInspect(t *testing.T) {
 	m := New(nil)
 	said, err := m.Inspect(signing.Intent{Bytes: []byte(goodPayload)})
 	want := signing.Statement{Repository: "registry.acme.dev/web", Digest: "sha256:d34db33fd34db33fd34db33fd34db33fd34db33fd34db33fd34db33fd34db33f", Tag: "v1"}
-	if err != nil || said != want {
+	if err != nil || !reflect.DeepEqual(said, want) {
 		t.Fatalf("got %+v, %v", said, err)
 	}
 	for name, p := range mutations() {
