@@ -34,6 +34,7 @@ const (
 	headDomain        = "sealwright log head v1"
 	deliveryDomain    = "sealwright delivery v1"
 	reportsDomain     = "sealwright reports v1"
+	trustDomain       = "sealwright trust version v1"
 )
 
 // sealer makes and verifies the HMACs of rows.
@@ -147,6 +148,8 @@ func tableOf(domain string) string {
 		return "deliveries"
 	case reportsDomain:
 		return "reports"
+	case trustDomain:
+		return "trust_versions"
 	default:
 		return "log_head"
 	}
