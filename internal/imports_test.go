@@ -44,7 +44,8 @@ var allowed = map[string][]string{
 	"internal/method/methodtest": {"method", "registry", "key/keytest"},
 	"internal/key/pkcs11":        {"key"}, "internal/key/kms": {"key"}, "internal/key/keytest": {"key"},
 	"internal/registry/cloud": {"registry"},
-	"internal/forge/github":   {"forge"}, "internal/forge/gitlab": {"forge"},
+	"internal/forge/ask":      {"forge"}, "internal/forge/ask/asktest": {},
+	"internal/forge/github": {"forge", "forge/ask"}, "internal/forge/gitlab": {"forge", "forge/ask"},
 	"internal/facts": {"forge", "registry"}, "internal/report": {"forge", "view"},
 	"internal/evidence": {"audit", "approval", "view"}, "internal/submit": {"api", "ci", "registry", "view"},
 	// L3

@@ -217,14 +217,6 @@ func (f *onHub) ours(pull int) (out []string) {
 	return out
 }
 
-func (f *onHub) reply(pull int) string {
-	all := f.ours(pull)
-	if len(all) == 0 {
-		return ""
-	}
-	return all[len(all)-1]
-}
-
 func (f *onHub) vandalise(pull int, login, text string) {
 	f.t.Helper()
 	for _, m := range f.mine(pull) {

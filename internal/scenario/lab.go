@@ -244,14 +244,6 @@ func (f *onLab) ours(pull int) (out []string) {
 	return out
 }
 
-func (f *onLab) reply(pull int) string {
-	all := f.ours(pull)
-	if len(all) == 0 {
-		return ""
-	}
-	return all[len(all)-1]
-}
-
 func (f *onLab) vandalise(pull int, _, text string) {
 	f.t.Helper()
 	for _, n := range f.mine(pull) {

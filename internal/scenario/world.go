@@ -80,7 +80,6 @@ type side interface {
 	elsewhere(pull int, text string, logins ...string)
 	edit(c said, login, text string)        // login changes the text of a comment
 	ours(pull int) []string                 // texts of the service's comments, oldest first
-	reply(pull int) string                  // text of the newest of them
 	vandalise(pull int, login, text string) // login changes the service's newest question
 	status(sha string) string               // state of our commit status
 	check(sha string) (state, title string)

@@ -3,21 +3,17 @@ package github
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/google/go-github/v60/github"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
 const (
-	// atOnce bounds the parts of one question that are asked at the same time.
-	// GitHub takes 100 requests at once from one App, and asks for fewer.
-	atOnce = 4
 	// maxJobs bounds the jobs of a run: a matrix has at most 256, a workflow some.
 	maxJobs = 1_000
 	// maxApprovals bounds the deployment approvals of a run.
@@ -28,21 +24,6 @@ var (
 	_ forge.Origin  = (*Client)(nil)
 	_ forge.Checker = (*Client)(nil)
 )
-
-// asked collects what was asked while one part is answered.
-type asked struct {
-	mu   sync.Mutex
-	list []signing.Observation
-}
-
-// askedKey is the context's key of *asked.
-type askedKey struct{}
-
-func (a *asked) add(o signing.Observation) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.list = append(a.list, o)
-}
 
 // build is the question about one build, with the repository found.
 type build struct {
@@ -56,62 +37,32 @@ type build struct {
 	pushersUnknown string
 }
 
-// part is one part of a question. Each fills a field of its own.
-type part struct {
-	name string
-	ask  func(context.Context) error
-}
-
 // Ask implements forge.Origin. Each part is asked for by itself: what one lacks,
 // a permission or the thing itself, is its Unknown. A forge that does not answer
 // is the error of the whole.
 func (c *Client) Ask(ctx context.Context, o signing.Origin, artifacts []signing.Artifact, q signing.ForgeQuestion) (*signing.ForgeFacts, error) {
-	if o.Forge != c.host {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "this build is of another forge", Expected: c.host, Found: clip(o.Forge)}
+	if err := ask.OfForge(c.host, "a build", o.Forge); err != nil {
+		return nil, err
 	}
-	found := &asked{}
-	at, err := c.place(context.WithValue(ctx, askedKey{}, found), forge.Repository{ID: o.SourceRepositoryIdentifier, Name: o.SourceRepository})
+	first, found := ask.Recorded(ctx)
+	at, err := c.place(first, forge.Repository{ID: o.SourceRepositoryIdentifier, Name: o.SourceRepository})
 	if err != nil {
 		return nil, err
 	}
 	b := &build{Client: c, at: at, o: o, q: q, arts: artifacts, facts: &signing.ForgeFacts{Forge: c.host, At: c.now().UTC()}}
-	parts := b.parts()
-	var (
-		errs  = make([]error, len(parts))
-		asks  = make([]asked, len(parts))
-		slots = make(chan struct{}, atOnce)
-		wg    sync.WaitGroup
-	)
-	for i, p := range parts {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			errs[i] = p.ask(context.WithValue(ctx, askedKey{}, &asks[i]))
-		})
-	}
-	wg.Wait()
-	b.facts.Asked = found.list
-	for i, p := range parts {
-		b.facts.Asked = append(b.facts.Asked, asks[i].list...)
-		switch err := errs[i]; {
-		case err == nil:
-		case permanent(err):
-			b.unknown(p.name, err.Error())
-		default:
-			return nil, err
-		}
+	b.facts.Asked = found.List()
+	if err := ask.Answer(ctx, q, o.SourceRepositoryRef, b.facts, ask.Parts{
+		Run: b.run, Ref: b.ref, Pulls: b.pulls, Commit: b.commit, Environment: b.environment, Checks: b.checks, Inputs: b.inputs,
+		Attestation: b.attestations, WorkflowFile: b.workflowFiles, PolicyFile: b.policyFile, Builder: b.builder,
+	}); err != nil {
+		return nil, err
 	}
 	if err := b.stillNamed(ctx); err != nil {
 		return nil, err
 	}
 	if b.pushersUnknown != "" {
-		b.unknown(signing.PartPushers, b.pushersUnknown)
+		ask.Unknown(b.facts, signing.PartPushers, b.pushersUnknown)
 	}
-	// A branch without an answer is no fact at all.
-	b.facts.Branches = slices.DeleteFunc(b.facts.Branches, func(r signing.RefFacts) bool {
-		_, unknown := b.facts.Unknown[signing.PartBranches+" "+r.Ref]
-		return unknown
-	})
 	return b.facts, nil
 }
 
@@ -126,60 +77,6 @@ func (b *build) stillNamed(ctx context.Context) error {
 		err = &signing.Error{Code: signing.Unavailable, Message: "the repository was renamed while it was asked about", Fix: "it is asked again"}
 	}
 	return err
-}
-
-// permanent reports whether err is an answer about the part, not a failure of
-// asking: what the forge refuses, does not have, or has too much of.
-func permanent(err error) bool {
-	var e *signing.Error
-	return errors.As(err, &e) && !signing.Temporary(err) && e.Code != signing.Internal
-}
-
-// unknown must not be called by parts, which run at the same time.
-func (b *build) unknown(part, why string) {
-	if b.facts.Unknown == nil {
-		b.facts.Unknown = map[string]string{}
-	}
-	b.facts.Unknown[part] = why
-}
-
-// parts lists what q asks for.
-func (b *build) parts() []part {
-	var out []part
-	add := func(wanted bool, name string, ask func(context.Context) error) {
-		if wanted {
-			out = append(out, part{name, ask})
-		}
-	}
-	add(b.q.Run, signing.PartRun, b.run)
-	add(b.q.Ref, signing.PartRef, func(ctx context.Context) (err error) {
-		b.facts.Ref, err = b.ref(ctx, b.o.SourceRepositoryRef)
-		return err
-	})
-	b.facts.Branches = make([]signing.RefFacts, len(b.q.Branches))
-	for i, name := range b.q.Branches {
-		b.facts.Branches[i] = signing.RefFacts{Ref: name}
-		add(true, signing.PartBranches+" "+name, func(ctx context.Context) error {
-			r, err := b.ref(ctx, name)
-			if err == nil {
-				b.facts.Branches[i] = *r
-			}
-			return err
-		})
-	}
-	if len(b.q.Branches) == 0 {
-		b.facts.Branches = nil
-	}
-	add(b.q.Pulls, signing.PartPulls, b.pulls)
-	add(b.q.Commit, signing.PartCommit, b.commit)
-	add(b.q.Environment, signing.PartEnvironment, b.environment)
-	add(b.q.Checks, signing.PartChecks, b.checks)
-	add(b.q.Inputs, signing.PartInputs, b.inputs)
-	add(b.q.Attestation, signing.PartAttestation, b.attestations)
-	add(b.q.WorkflowFile, signing.PartWorkflowFile, b.workflowFiles)
-	add(b.q.PolicyFile, signing.PartPolicyFile, b.policyFile)
-	add(b.q.BuilderRepository != "", signing.PartBuilder, b.builder)
-	return out
 }
 
 // user is an account as the API returns it; nil where the account is gone.
@@ -200,7 +97,7 @@ func (c *Client) account(u *user) signing.Account {
 // run asks for the attempt of the run, and for the job.
 func (b *build) run(ctx context.Context) error {
 	if b.o.RunID == "" || b.o.RunAttempt == "" {
-		return lacks("the run and its attempt")
+		return ask.Lacks("the run and its attempt")
 	}
 	var r struct {
 		ID         int64       `json:"id"`
@@ -221,11 +118,11 @@ func (b *build) run(ctx context.Context) error {
 		} `json:"referenced_workflows"`
 	}
 	base := []string{"repos", b.at.owner, b.at.name, "actions", "runs", b.o.RunID, "attempts", b.o.RunAttempt}
-	if err := b.get(ctx, b.at.client, path(base...), nil, &r, "actions: read"); err != nil {
+	if err := b.get(ctx, b.at.client, ask.Path(base...), nil, &r, "actions: read"); err != nil {
 		return err
 	}
 	if r.ID <= 0 || r.Repository == nil || r.Repository.ID <= 0 || r.SHA == "" {
-		return garbled("run "+b.o.RunID, "it has no id, commit or repository")
+		return ask.Garbled("run "+b.o.RunID, "it has no id, commit or repository")
 	}
 	f := &signing.RunFacts{
 		RepositoryID: strconv.FormatInt(r.Repository.ID, 10), ID: strconv.FormatInt(r.ID, 10), Attempt: strconv.FormatInt(r.Attempt, 10),
@@ -242,7 +139,7 @@ func (b *build) run(ctx context.Context) error {
 		f.Referenced = append(f.Referenced, signing.WorkflowRef{Path: p, SHA: w.SHA, Ref: w.Ref})
 	}
 	if b.o.JobID != "" {
-		if err := b.job(ctx, path(append(base, "jobs")...), f); err != nil {
+		if err := b.job(ctx, ask.Path(append(base, "jobs")...), f); err != nil {
 			return err
 		}
 	}
@@ -284,7 +181,7 @@ func (b *build) job(ctx context.Context, jobs string, f *signing.RunFacts) error
 // deployment.
 func (b *build) environment(ctx context.Context) error {
 	if b.o.DeploymentEnvironment == "" {
-		return lacks("an environment")
+		return ask.Lacks("an environment")
 	}
 	var e struct {
 		Name  string `json:"name"`
@@ -300,7 +197,7 @@ func (b *build) environment(ctx context.Context) error {
 			Custom    bool `json:"custom_branch_policies"`
 		} `json:"deployment_branch_policy"`
 	}
-	base := path("repos", b.at.owner, b.at.name, "environments", b.o.DeploymentEnvironment)
+	base := ask.Path("repos", b.at.owner, b.at.name, "environments", b.o.DeploymentEnvironment)
 	f := &signing.EnvironmentFacts{Name: b.o.DeploymentEnvironment}
 	switch err := b.get(ctx, b.at.client, base, nil, &e, "actions: read"); {
 	case errors.Is(err, signing.NotFound):
@@ -309,7 +206,7 @@ func (b *build) environment(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !strings.EqualFold(e.Name, f.Name): // GitHub's names are without case
-		return garbled("environment "+clip(f.Name), "it is another one")
+		return ask.Garbled("environment "+ask.Clip(f.Name), "it is another one")
 	}
 	f.Exists = true
 	for _, r := range e.Rules {
@@ -359,7 +256,7 @@ func (b *build) deployments(ctx context.Context, f *signing.EnvironmentFacts) er
 			Name string `json:"name"`
 		} `json:"environments"`
 	}
-	all, err := list[approval](ctx, b.Client, b.at.client, path("repos", b.at.owner, b.at.name, "actions", "runs", b.o.RunID, "approvals"), nil, maxApprovals, "actions: read")
+	all, err := list[approval](ctx, b.Client, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "actions", "runs", b.o.RunID, "approvals"), nil, maxApprovals, "actions: read")
 	if err != nil {
 		return err
 	}
@@ -377,22 +274,22 @@ func (b *build) deployments(ctx context.Context, f *signing.EnvironmentFacts) er
 func (b *build) builder(ctx context.Context) error {
 	owner, name, ok := strings.Cut(b.q.BuilderRepository, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
-		return &signing.Error{Code: signing.Invalid, Message: "not a repository on " + b.host, Expected: "OWNER/NAME", Found: clip(b.q.BuilderRepository)}
+		return &signing.Error{Code: signing.Invalid, Message: "not a repository on " + b.host, Expected: "OWNER/NAME", Found: ask.Clip(b.q.BuilderRepository)}
 	}
 	g, err := b.named(ctx, owner, name)
 	if err != nil {
 		return err
 	}
 	var r repository
-	if err := b.get(ctx, g, path("repos", owner, name), nil, &r, "metadata: read"); err != nil {
+	if err := b.get(ctx, g, ask.Path("repos", owner, name), nil, &r, "metadata: read"); err != nil {
 		return err
 	}
 	if r.ID <= 0 {
-		return garbled("repository "+clip(b.q.BuilderRepository), "it has no id")
+		return ask.Garbled("repository "+ask.Clip(b.q.BuilderRepository), "it has no id")
 	}
 	if !strings.EqualFold(r.FullName, owner+"/"+name) {
 		// A redirect after a rename: the name in the token is not its name now.
-		return &signing.Error{Code: signing.NotFound, Message: "there is no repository " + clip(b.q.BuilderRepository) + " on " + b.host, Found: clip(r.FullName)}
+		return &signing.Error{Code: signing.NotFound, Message: "there is no repository " + ask.Clip(b.q.BuilderRepository) + " on " + b.host, Found: ask.Clip(r.FullName)}
 	}
 	b.facts.Builder = &signing.BuilderFacts{Repository: r.FullName, ID: strconv.FormatInt(r.ID, 10)}
 	return nil
@@ -408,7 +305,7 @@ func (b *build) named(ctx context.Context, owner, name string) (*github.Client, 
 		var found struct {
 			ID int64 `json:"id"`
 		}
-		err := b.get(ctx, a.jwt, path("repos", owner, name, "installation"), nil, &found, "")
+		err := b.get(ctx, a.jwt, ask.Path("repos", owner, name, "installation"), nil, &found, "")
 		switch {
 		case errors.Is(err, signing.NotFound):
 			continue
@@ -419,9 +316,4 @@ func (b *build) named(ctx context.Context, owner, name string) (*github.Client, 
 		}
 	}
 	return b.at.client, nil
-}
-
-// lacks is for a question that needs what the token does not say.
-func lacks(what string) error {
-	return &signing.Error{Code: signing.Invalid, Message: "the build's token does not name " + what}
 }

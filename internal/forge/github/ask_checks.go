@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -37,8 +38,8 @@ type checkRun struct {
 // checks asks for the newest check run of each name and App, and for the newest
 // status of each context.
 func (b *build) checks(ctx context.Context) error {
-	if !isCommit(b.o.SourceRepositoryDigest) {
-		return lacks("a commit")
+	if !ask.IsCommit(b.o.SourceRepositoryDigest) {
+		return ask.Lacks("a commit")
 	}
 	if len(b.q.CheckNames) > maxCheckNames {
 		return &signing.Error{Code: signing.TooLarge, Message: "the policy names too many checks", Expected: "at most " + strconv.Itoa(maxCheckNames)}
@@ -51,7 +52,7 @@ func (b *build) checks(ctx context.Context) error {
 		}
 	}
 	f := &signing.CheckFacts{Checks: []signing.CheckResult{}}
-	base := path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest)
+	base := ask.Path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest)
 	newest := map[string]checkRun{}
 	for _, q := range queries {
 		runs, err := wrapped[checkRun](ctx, b.Client, b.at.client, base+"/check-runs", q, "check_runs", maxChecks, "checks: read")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -68,8 +69,8 @@ func (b *build) workflow(ctx context.Context, uri, commit string) (f file, err e
 	rest, ok := strings.CutPrefix(uri, "https://"+b.host+"/")
 	rest, _, _ = strings.Cut(rest, "@")
 	parts := strings.SplitN(rest, "/", 3)
-	if !ok || len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" || !isCommit(commit) {
-		return file{}, lacks("a workflow file and its commit")
+	if !ok || len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" || !ask.IsCommit(commit) {
+		return file{}, ask.Lacks("a workflow file and its commit")
 	}
 	f = file{BlobFact: signing.BlobFact{Path: parts[2], Commit: commit}, owner: parts[0], name: parts[1]}
 	if f.client, err = b.named(ctx, f.owner, f.name); err != nil {
@@ -77,7 +78,7 @@ func (b *build) workflow(ctx context.Context, uri, commit string) (f file, err e
 	}
 	f.Blob, err = b.blob(ctx, f.client, f.owner, f.name, commit, f.Path)
 	if errors.Is(err, errAbsent) {
-		err = &signing.Error{Code: signing.NotFound, Message: "there is no file " + clip(rest) + " in commit " + commit}
+		err = &signing.Error{Code: signing.NotFound, Message: "there is no file " + ask.Clip(rest) + " in commit " + commit}
 	}
 	return f, err
 }
@@ -89,7 +90,7 @@ func (b *build) workflow(ctx context.Context, uri, commit string) (f file, err e
 func (b *build) blob(ctx context.Context, g *github.Client, owner, name, commit, file string) (string, error) {
 	segments := strings.Split(file, "/")
 	if len(segments) > maxSegments {
-		return "", &signing.Error{Code: signing.Invalid, Message: "the path has too many parts", Found: clip(file)}
+		return "", &signing.Error{Code: signing.Invalid, Message: "the path has too many parts", Found: ask.Clip(file)}
 	}
 	tree := commit
 	for i, s := range segments {
@@ -97,11 +98,11 @@ func (b *build) blob(ctx context.Context, g *github.Client, owner, name, commit,
 			Tree      []treeEntry `json:"tree"`
 			Truncated *bool       `json:"truncated"`
 		}
-		if err := b.get(ctx, g, path("repos", owner, name, "git", "trees", tree), nil, &t, "contents: read"); err != nil {
+		if err := b.get(ctx, g, ask.Path("repos", owner, name, "git", "trees", tree), nil, &t, "contents: read"); err != nil {
 			return "", err
 		}
 		if t.Truncated == nil || t.Tree == nil {
-			return "", garbled("the tree of commit "+commit, "it is no list")
+			return "", ask.Garbled("the tree of commit "+commit, "it is no list")
 		}
 		at := slices.IndexFunc(t.Tree, func(e treeEntry) bool { return e.Path == s })
 		switch {
@@ -113,8 +114,8 @@ func (b *build) blob(ctx context.Context, g *github.Client, owner, name, commit,
 		e := t.Tree[at]
 		last := i == len(segments)-1
 		switch {
-		case !isCommit(e.SHA):
-			return "", garbled("the tree of commit "+commit, "an entry has no id")
+		case !ask.IsCommit(e.SHA):
+			return "", ask.Garbled("the tree of commit "+commit, "an entry has no id")
 		case !last && e.Type == "tree":
 			tree = e.SHA
 		case last && e.Type == "blob" && (e.Mode == "100644" || e.Mode == "100755"):
@@ -137,7 +138,7 @@ func modes(mode string) string {
 	case "100644", "100755":
 		return "a file"
 	}
-	return "mode " + clip(mode)
+	return "mode " + ask.Clip(mode)
 }
 
 // content reads a blob and holds it against its id.
@@ -147,7 +148,7 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 		Encoding string `json:"encoding"`
 		Size     int64  `json:"size"`
 	}
-	if err := b.get(ctx, g, path("repos", owner, name, "git", "blobs", id), nil, &v, "contents: read"); err != nil {
+	if err := b.get(ctx, g, ask.Path("repos", owner, name, "git", "blobs", id), nil, &v, "contents: read"); err != nil {
 		return nil, err
 	}
 	if v.Size > maxFile {
@@ -155,7 +156,7 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 	}
 	text, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(v.Content, "\n", ""))
 	if err != nil || v.Encoding != "base64" {
-		return nil, garbled("blob "+id, "it is not in base64")
+		return nil, ask.Garbled("blob "+id, "it is not in base64")
 	}
 	h := sha1.New()
 	if len(id) == 64 {
@@ -164,7 +165,7 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 	fmt.Fprintf(h, "blob %d\x00", len(text))
 	h.Write(text)
 	if hex.EncodeToString(h.Sum(nil)) != id {
-		return nil, garbled("blob "+id, "it is other content")
+		return nil, ask.Garbled("blob "+id, "it is other content")
 	}
 	return text, nil
 }
@@ -172,21 +173,16 @@ func (b *build) content(ctx context.Context, g *github.Client, owner, name, id s
 // PolicyFile implements forge.Origin. Commits of forks are read as well: GitHub
 // keeps them with those of the repository that they were forked from.
 func (c *Client) PolicyFile(ctx context.Context, r forge.Repository, commit string) (*signing.PolicyFileFacts, error) {
-	if commit != "" && !isCommit(commit) {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(clip(commit))}
+	if commit != "" && !ask.IsCommit(commit) {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(ask.Clip(commit))}
 	}
 	at, err := c.place(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	b := &build{Client: c, at: at, o: signing.Origin{Forge: c.host, SourceRepositoryIdentifier: r.ID, SourceRepository: r.Name}}
-	f := &signing.PolicyFileFacts{Commit: commit}
-	if commit == "" {
-		if f, err = b.defaultHead(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.readPolicy(ctx, f); err != nil {
+	f, err := ask.PolicyFile(ctx, commit, b.defaultHead, b.readPolicy)
+	if err != nil {
 		return nil, err
 	}
 	if err := b.stillNamed(ctx); err != nil {
@@ -196,16 +192,9 @@ func (c *Client) PolicyFile(ctx context.Context, r forge.Repository, commit stri
 }
 
 // policyFile asks for the repository's own policy on its default branch.
-func (b *build) policyFile(ctx context.Context) error {
-	f, err := b.defaultHead(ctx)
-	if err != nil {
-		return err
-	}
-	if err := b.readPolicy(ctx, f); err != nil {
-		return err
-	}
-	b.facts.PolicyFile = f
-	return nil
+func (b *build) policyFile(ctx context.Context) (err error) {
+	b.facts.PolicyFile, err = ask.PolicyFile(ctx, "", b.defaultHead, b.readPolicy)
+	return err
 }
 
 // defaultHead returns the default branch and its head.
@@ -215,11 +204,11 @@ func (b *build) defaultHead(ctx context.Context) (*signing.PolicyFileFacts, erro
 		Ref    string    `json:"ref"`
 		Object gitObject `json:"object"`
 	}
-	if err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "git", "ref", "heads")+"/"+path(strings.Split(b.at.branch, "/")...), nil, &r, "contents: read"); err != nil {
+	if err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "git", "ref", "heads")+"/"+ask.Path(strings.Split(b.at.branch, "/")...), nil, &r, "contents: read"); err != nil {
 		return nil, err
 	}
-	if r.Ref != ref || r.Object.Type != "commit" || !isCommit(r.Object.SHA) {
-		return nil, garbled("the default branch", "it is another ref")
+	if r.Ref != ref || r.Object.Type != "commit" || !ask.IsCommit(r.Object.SHA) {
+		return nil, ask.Garbled("the default branch", "it is another ref")
 	}
 	return &signing.PolicyFileFacts{Branch: b.at.branch, Commit: r.Object.SHA}, nil
 }

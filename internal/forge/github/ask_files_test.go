@@ -69,7 +69,7 @@ func TestTheWorkflowFilesAreToldByTheirBlobs(t *testing.T) {
 	q := signing.ForgeQuestion{WorkflowFile: true}
 	blobs := files(f, web, sha, map[string]string{workflowFile: "on: push\n", "README.md": "x"})
 	one := signing.BlobFact{Path: workflowFile, Commit: sha, Blob: blobs[workflowFile]}
-	if d := cmp.Diff(&signing.WorkflowFileFacts{Config: one, Signer: one}, ask(t, c, origin(), q).Workflow); d != "" {
+	if d := cmp.Diff(&signing.WorkflowFileFacts{Config: one, Signer: one}, question(t, c, origin(), q).Workflow); d != "" {
 		t.Error(d)
 	}
 	// The job may be defined in another repository.
@@ -77,7 +77,7 @@ func TestTheWorkflowFilesAreToldByTheirBlobs(t *testing.T) {
 	o.BuildSignerURI, o.BuildSignerDigest = "https://github.com/acme/builders/.github/workflows/image.yml@refs/tags/v1", head
 	theirs := files(f, "/repos/acme/builders", head, map[string]string{".github/workflows/image.yml": "on: workflow_call\n"})
 	want := &signing.WorkflowFileFacts{Config: one, Signer: signing.BlobFact{Path: ".github/workflows/image.yml", Commit: head, Blob: theirs[".github/workflows/image.yml"]}}
-	if d := cmp.Diff(want, ask(t, c, o, q).Workflow); d != "" {
+	if d := cmp.Diff(want, question(t, c, o, q).Workflow); d != "" {
 		t.Error(d)
 	}
 }
@@ -95,7 +95,7 @@ func TestAWorkflowThatIsNoFileOrNotThereIsUnknown(t *testing.T) {
 	} {
 		f, cl := world(t)
 		files(f, web, sha, c.tree)
-		facts := ask(t, cl, origin(), signing.ForgeQuestion{WorkflowFile: true})
+		facts := question(t, cl, origin(), signing.ForgeQuestion{WorkflowFile: true})
 		if facts.Workflow != nil || !strings.Contains(facts.Unknown[signing.PartWorkflowFile], c.want) {
 			t.Errorf("%s: %+v", name, facts)
 		}
@@ -104,7 +104,7 @@ func TestAWorkflowThatIsNoFileOrNotThereIsUnknown(t *testing.T) {
 	for name, uri := range map[string]string{"another forge": "https://gitlab.com/acme/web/x.yml@main", "no file": "https://github.com/acme/web", "nothing": ""} {
 		o := origin()
 		o.BuildConfigURI = uri
-		if why := ask(t, c, o, signing.ForgeQuestion{WorkflowFile: true}).Unknown[signing.PartWorkflowFile]; why == "" {
+		if why := question(t, c, o, signing.ForgeQuestion{WorkflowFile: true}).Unknown[signing.PartWorkflowFile]; why == "" {
 			t.Errorf("%s: not unknown", name)
 		}
 	}
@@ -125,7 +125,7 @@ var askPolicy = signing.ForgeQuestion{PolicyFile: true}
 func TestTheRepositorysPolicyIsReadFromItsDefaultBranch(t *testing.T) {
 	f, c := world(t)
 	policies(f, map[string]string{policyPath: "version: 1\n"})
-	got := ask(t, c, origin(), askPolicy).PolicyFile
+	got := question(t, c, origin(), askPolicy).PolicyFile
 	want := &signing.PolicyFileFacts{Branch: "main", Commit: head, Exists: true, Text: []byte("version: 1\n"), Digest: signing.DigestOf([]byte("version: 1\n"))}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -138,7 +138,7 @@ func TestAPolicyIsAbsentOnlyWhereTheTreeWasListedWhole(t *testing.T) {
 	} {
 		f, c := world(t)
 		policies(f, tree)
-		if got := ask(t, c, origin(), askPolicy).PolicyFile; got == nil || got.Exists || got.Commit != head {
+		if got := question(t, c, origin(), askPolicy).PolicyFile; got == nil || got.Exists || got.Commit != head {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -146,11 +146,11 @@ func TestAPolicyIsAbsentOnlyWhereTheTreeWasListedWhole(t *testing.T) {
 	policies(f, map[string]string{"README.md": "x"})
 	tree := "GET " + web + "/git/trees/" + head
 	f.set(tree, says(`{"tree":[],"truncated":true}`))
-	if facts := ask(t, c, origin(), askPolicy); facts.PolicyFile != nil || !strings.Contains(facts.Unknown[signing.PartPolicyFile], "too large") {
+	if facts := question(t, c, origin(), askPolicy); facts.PolicyFile != nil || !strings.Contains(facts.Unknown[signing.PartPolicyFile], "too large") {
 		t.Errorf("a tree that is not whole: %+v", facts)
 	}
 	f.set(tree, fails(404, "Not Found"))
-	if facts := ask(t, c, origin(), askPolicy); facts.PolicyFile != nil || facts.Unknown[signing.PartPolicyFile] == "" {
+	if facts := question(t, c, origin(), askPolicy); facts.PolicyFile != nil || facts.Unknown[signing.PartPolicyFile] == "" {
 		t.Errorf("a tree that is not found: %+v", facts)
 	}
 	for name, body := range map[string]string{"no list": `{"truncated":false}`, "does not say": `{"tree":[]}`} {
@@ -174,7 +174,7 @@ func TestAPolicyThatIsALinkASubmoduleOrTooLargeIsAnError(t *testing.T) {
 	} {
 		f, cl := world(t)
 		policies(f, c.tree)
-		facts := ask(t, cl, origin(), askPolicy)
+		facts := question(t, cl, origin(), askPolicy)
 		if facts.PolicyFile != nil || !strings.Contains(facts.Unknown[signing.PartPolicyFile], c.want) {
 			t.Errorf("%s: %+v", name, facts)
 		}
@@ -195,7 +195,7 @@ func TestAPolicyCannotBeAsked(t *testing.T) {
 	}
 	f, c := world(t)
 	f.set("GET "+web+"/git/ref/heads/main", fails(409, "Git Repository is empty."))
-	if why := ask(t, c, origin(), askPolicy).Unknown[signing.PartPolicyFile]; !strings.Contains(why, "empty") {
+	if why := question(t, c, origin(), askPolicy).Unknown[signing.PartPolicyFile]; !strings.Contains(why, "empty") {
 		t.Errorf("an empty repository: %q", why)
 	}
 }
@@ -230,7 +230,7 @@ func TestInputsAreThoseThatTheWorkflowDeclares(t *testing.T) {
 		files(f, web, sha, map[string]string{workflowFile: c.file})
 		o := origin()
 		o.BuildTrigger = c.event
-		facts := ask(t, cl, o, askInputs)
+		facts := question(t, cl, o, askInputs)
 		if c.unknown != "" {
 			if facts.Inputs != nil || !strings.Contains(facts.Unknown[signing.PartInputs], c.unknown) {
 				t.Errorf("%s: %+v, want unknown: %s", name, facts, c.unknown)
@@ -272,7 +272,7 @@ func TestTheNewestCheckOfEachNameAndAppIsTold(t *testing.T) {
 		run(6, "lint", "github-actions", "completed", "neutral"), run(7, "docs", "github-actions", "completed", "skipped"),
 	}, ","), `{"id":9,"state":"success","context":"CI/Build","created_at":"2026-01-03T00:00:00Z","creator":{"id":8,"login":"ci[bot]","type":"Bot"}},{"id":8,"state":"failure","context":"ci/build","creator":{"id":8,"login":"ci[bot]","type":"Bot"}},{"id":10,"state":"pending","context":"deploy","creator":null}`)
 	got := map[string]string{}
-	for _, r := range ask(t, c, origin(), signing.ForgeQuestion{Checks: true}).Checks.Checks {
+	for _, r := range question(t, c, origin(), signing.ForgeQuestion{Checks: true}).Checks.Checks {
 		got[r.Kind+" "+r.Name+" "+r.App] = fmt.Sprint(r.Done, r.OK, r.State, r.AppID)
 	}
 	want := map[string]string{
@@ -289,13 +289,13 @@ func TestNamedChecksAreAskedForByName(t *testing.T) {
 	f, c := world(t)
 	checksOf(f, run(5, "other", "x", "completed", "success"), `{"id":1,"state":"success","context":"other"},{"id":2,"state":"success","context":"Scan"}`)
 	f.set("GET "+web+"/commits/"+sha+"/check-runs?check_name=scan&filter=latest&per_page=100", says(`{"check_runs":[`+run(1, "scan", "trivy", "completed", "success")+`]}`))
-	got := ask(t, c, origin(), signing.ForgeQuestion{Checks: true, CheckNames: []string{"scan"}}).Checks.Checks
+	got := question(t, c, origin(), signing.ForgeQuestion{Checks: true, CheckNames: []string{"scan"}}).Checks.Checks
 	if len(got) != 2 || got[0].Name != "scan" || !got[0].OK || got[1].Name != "Scan" || got[1].Kind != "status" {
 		t.Errorf("%+v", got)
 	}
 	checksOf(f, "", "")
 	f.set("GET "+web+"/commits/"+sha+"/check-runs?check_name=scan&filter=latest&per_page=100", says(`{"check_runs":[]}`))
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Checks: true, CheckNames: []string{"scan"}}).Checks; got.Checks == nil || len(got.Checks) != 0 {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Checks: true, CheckNames: []string{"scan"}}).Checks; got.Checks == nil || len(got.Checks) != 0 {
 		t.Errorf("no check is a fact: %+v", got)
 	}
 }
@@ -303,7 +303,7 @@ func TestNamedChecksAreAskedForByName(t *testing.T) {
 func TestACheckOfAnotherCommitOrOfNoAppIsNone(t *testing.T) {
 	f, c := world(t)
 	checksOf(f, strings.Replace(run(1, "scan", "x", "completed", "success"), sha, head, 1)+","+strings.Replace(run(2, "scan", "x", "completed", "success"), `{"id":1,"slug":"x"}`, "null", 1), "")
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Checks: true}).Checks; len(got.Checks) != 0 {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Checks: true}).Checks; len(got.Checks) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -315,7 +315,7 @@ func TestChecksCannotBeAsked(t *testing.T) {
 	cannot(t, "GET "+web+"/commits/"+sha+"/statuses", "statuses: read", signing.PartChecks, origin(), q, set)
 	f, c := world(t)
 	f.set("GET "+web+"/commits/"+sha+"/check-runs", http.NotFound)
-	if why := ask(t, c, origin(), q).Unknown[signing.PartChecks]; why == "" {
+	if why := question(t, c, origin(), q).Unknown[signing.PartChecks]; why == "" {
 		t.Error("a commit that is not there has no checks")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -49,10 +50,10 @@ type pull struct {
 
 // pulls asks for the pull requests that hold the build's commit.
 func (b *build) pulls(ctx context.Context) error {
-	if !isCommit(b.o.SourceRepositoryDigest) {
-		return lacks("a commit")
+	if !ask.IsCommit(b.o.SourceRepositoryDigest) {
+		return ask.Lacks("a commit")
 	}
-	found, err := list[pull](ctx, b.Client, b.at.client, path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest, "pulls"), nil, maxPulls, "pull_requests: read")
+	found, err := list[pull](ctx, b.Client, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest, "pulls"), nil, maxPulls, "pull_requests: read")
 	if err != nil {
 		return err
 	}
@@ -80,14 +81,14 @@ func (b *build) pulls(ctx context.Context) error {
 // pull asks for one pull request. why says, if not empty, why its pushers are not
 // known.
 func (b *build) pull(ctx context.Context, a *authors, number int) (out *signing.PullRequest, why string, err error) {
-	base := path("repos", b.at.owner, b.at.name, "pulls", strconv.Itoa(number))
+	base := ask.Path("repos", b.at.owner, b.at.name, "pulls", strconv.Itoa(number))
 	var p pull
 	if err := b.get(ctx, b.at.client, base, nil, &p, "pull_requests: read"); err != nil {
 		return nil, "", err
 	}
 	switch {
-	case p.Number != number || !isCommit(p.Head.SHA) || p.Base.Ref == "" || p.State != "open" && p.State != "closed":
-		return nil, "", garbled(fmt.Sprintf("pull request %d", number), "it has no state, head or base")
+	case p.Number != number || !ask.IsCommit(p.Head.SHA) || p.Base.Ref == "" || p.State != "open" && p.State != "closed":
+		return nil, "", ask.Garbled(fmt.Sprintf("pull request %d", number), "it has no state, head or base")
 	case p.Commits > maxPullCommits:
 		return nil, "", &signing.Error{Code: signing.TooLarge, Message: fmt.Sprintf("pull request %d is too large for its authors to be told", number), Expected: fmt.Sprintf("at most %d commits", maxPullCommits), Found: strconv.Itoa(p.Commits)}
 	}
@@ -103,7 +104,7 @@ func (b *build) pull(ctx context.Context, a *authors, number int) (out *signing.
 		return nil, "", err
 	}
 	if len(commits) != p.Commits {
-		return nil, "", garbled(fmt.Sprintf("pull request %d", number), fmt.Sprintf("%d commits of %d", len(commits), p.Commits))
+		return nil, "", ask.Garbled(fmt.Sprintf("pull request %d", number), fmt.Sprintf("%d commits of %d", len(commits), p.Commits))
 	}
 	for _, c := range commits {
 		if err := a.add(ctx, c, &out.Authors, &out.Unmapped); err != nil {
@@ -178,7 +179,7 @@ func (b *build) writes(ctx context.Context, u *user) (bool, error) {
 		Permission string `json:"permission"`
 		User       *user  `json:"user"`
 	}
-	err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "collaborators", u.Login, "permission"), nil, &p, "metadata: read")
+	err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "collaborators", u.Login, "permission"), nil, &p, "metadata: read")
 	switch {
 	case errors.Is(err, signing.NotFound):
 		return false, nil
@@ -211,8 +212,8 @@ func (b *build) pushers(ctx context.Context, p pull, commits []commit) (out []si
 		Type   string `json:"activity_type"`
 		Actor  *user  `json:"actor"`
 	}
-	all, err := list[activity](ctx, b.Client, b.at.client, path("repos", owner, name, "activity"), url.Values{"ref": {"refs/heads/" + p.Head.Ref}}, maxActivity, "contents: read")
-	if permanent(err) {
+	all, err := list[activity](ctx, b.Client, b.at.client, ask.Path("repos", owner, name, "activity"), url.Values{"ref": {"refs/heads/" + p.Head.Ref}}, maxActivity, "contents: read")
+	if ask.Permanent(err) {
 		return nil, "its pushes cannot be read: " + err.Error(), nil
 	}
 	if err != nil {
@@ -236,5 +237,5 @@ func (b *build) pushers(ctx context.Context, p pull, commits []commit) (out []si
 			return out, "", nil
 		}
 	}
-	return nil, "GitHub does not tell who pushed " + clip(at) + " to " + clip(p.Head.Ref), nil
+	return nil, "GitHub does not tell who pushed " + ask.Clip(at) + " to " + ask.Clip(p.Head.Ref), nil
 }

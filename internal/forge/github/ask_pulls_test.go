@@ -52,7 +52,7 @@ func ids(as []signing.Account) (out []string) {
 func TestAMergedPullRequestIsToldWithAuthorsReviewsAndPushers(t *testing.T) {
 	f, c := world(t)
 	merged(f)
-	facts := ask(t, c, origin(), askPulls)
+	facts := question(t, c, origin(), askPulls)
 	acc := func(id, login string) signing.Account {
 		return signing.Account{Forge: "github.com", ID: id, Login: login}
 	}
@@ -72,12 +72,12 @@ func TestAMergedPullRequestIsToldWithAuthorsReviewsAndPushers(t *testing.T) {
 func TestACommitWithoutAPullRequestIsAFact(t *testing.T) {
 	f, c := world(t)
 	f.set("GET "+web+"/commits/"+sha+"/pulls", says(`[]`))
-	if got := ask(t, c, origin(), askPulls).Pulls; got == nil || got.Pulls == nil || len(got.Pulls) != 0 {
+	if got := question(t, c, origin(), askPulls).Pulls; got == nil || got.Pulls == nil || len(got.Pulls) != 0 {
 		t.Errorf("%+v", got)
 	}
 	// One of a fork's own is no pull request of this repository.
 	f.set("GET "+web+"/commits/"+sha+"/pulls", says(`[{"number":7,"base":{"ref":"main","repo":{"id":42}}},{"number":8,"base":{"ref":"main","repo":null}}]`))
-	if got := ask(t, c, origin(), askPulls).Pulls; len(got.Pulls) != 0 {
+	if got := question(t, c, origin(), askPulls).Pulls; len(got.Pulls) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -87,7 +87,7 @@ func TestTheTrialMergeOfAnOpenPullRequestIsNotItsResult(t *testing.T) {
 	merged(f)
 	f.set("GET "+web+"/pulls/7", says(fmt.Sprintf(`{"number":7,"state":"open","merged":false,"merge_commit_sha":%q,"user":{"id":11,"login":"olga","type":"User"},"commits":1,
 		"base":{"ref":"main","repo":{"id":1296269}},"head":{"ref":"topic","sha":%q,"repo":{"id":1296269,"full_name":"acme/web"}}}`, sha, topic)))
-	got := ask(t, c, origin(), askPulls).Pulls.Pulls[0]
+	got := question(t, c, origin(), askPulls).Pulls.Pulls[0]
 	if !got.Open || got.Merged || got.Result != "" || got.Merger.Known() {
 		t.Errorf("%+v", got)
 	}
@@ -109,7 +109,7 @@ func TestTheNewestVerdictOfEachReviewerCounts(t *testing.T) {
 		merged(f)
 		f.set("GET "+web+"/pulls/7/reviews", says("["+c.reviews+"]"))
 		var got []string
-		for _, r := range ask(t, cl, origin(), askPulls).Pulls.Pulls[0].Reviews {
+		for _, r := range question(t, cl, origin(), askPulls).Pulls.Pulls[0].Reviews {
 			got = append(got, fmt.Sprint(r.By.ID, " ", r.Approved))
 		}
 		if !slices.Equal(got, c.want) {
@@ -121,7 +121,7 @@ func TestTheNewestVerdictOfEachReviewerCounts(t *testing.T) {
 	merged(f)
 	f.set("GET "+web+"/pulls/7/reviews", says(recorded(t, "reviews.json")))
 	f.set("GET "+web+"/collaborators/octocat/permission", says(`{"permission":"admin","user":{"id":1,"login":"octocat"}}`))
-	if got := ask(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 1 || got[0].Commit != "ecdd80bb57125d7ba9641ffaa4d7d2c19d3f3091" {
+	if got := question(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 1 || got[0].Commit != "ecdd80bb57125d7ba9641ffaa4d7d2c19d3f3091" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -137,7 +137,7 @@ func TestAReviewByWhoMayNotWriteSaysNothing(t *testing.T) {
 		f, c := world(t)
 		merged(f)
 		f.set("GET "+web+"/collaborators/u13/permission", h)
-		if got := ask(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 0 {
+		if got := question(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 0 {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -153,7 +153,7 @@ func TestAuthorsCommittersAndCoAuthorsAreAllFound(t *testing.T) {
 	f.set("GET /search/users?per_page=2&q=carl%40acme.dev+in%3Aemail", says(`{"total_count":1,"incomplete_results":false,"items":[{"id":43,"login":"carl","type":"User"}]}`))
 	f.set("GET /search/users?per_page=2&q=nobody%40example.org+in%3Aemail", says(`{"total_count":0,"incomplete_results":false,"items":[]}`))
 	f.set("GET /users/carl", says(`{"id":43,"login":"carl","type":"User","email":"carl@acme.dev"}`))
-	p := ask(t, c, origin(), askPulls).Pulls.Pulls[0]
+	p := question(t, c, origin(), askPulls).Pulls.Pulls[0]
 	if got := ids(p.Authors); !slices.Equal(got, []string{"11", "21", "41", "43"}) {
 		t.Errorf("authors = %q", got)
 	}
@@ -187,7 +187,7 @@ func TestAnAddressThatIsNotCertainlyOneAccountsIsUnmapped(t *testing.T) {
 		merged(f)
 		set(f)
 		f.set("GET "+web+"/pulls/7/commits", says(fmt.Sprintf(`[{"sha":%q,"author":null,"committer":{"id":21,"login":"dave","type":"User"},"commit":{"message":"x","author":{"name":"Carl","email":"carl@acme.dev"},"committer":{"email":"c@d"}}}]`, topic)))
-		p := ask(t, c, origin(), askPulls).Pulls.Pulls[0]
+		p := question(t, c, origin(), askPulls).Pulls.Pulls[0]
 		if !slices.Equal(p.Unmapped, []string{"Carl <carl@acme.dev>"}) || !slices.Equal(ids(p.Authors), []string{"21"}) {
 			t.Errorf("%s: %+v", name, p)
 		}
@@ -199,11 +199,11 @@ func TestGitHubsPagesAreNoPersonAndWhoClaimsToBeThemIsOneWhoIsNotKnown(t *testin
 	f, c := world(t)
 	merged(f)
 	f.set("GET "+web+"/pulls/7/commits", says("["+fmt.Sprintf(pages, topic, true)+"]"))
-	if got := ids(ask(t, c, origin(), askPulls).Pulls.Pulls[0].Authors); !slices.Equal(got, []string{"11"}) {
+	if got := ids(question(t, c, origin(), askPulls).Pulls.Pulls[0].Authors); !slices.Equal(got, []string{"11"}) {
 		t.Errorf("authors = %q", got)
 	}
 	f.set("GET "+web+"/pulls/7/commits", says("["+fmt.Sprintf(pages, topic, false)+"]"))
-	if got := ids(ask(t, c, origin(), askPulls).Pulls.Pulls[0].Authors); !slices.Equal(got, []string{"11", "19864447"}) {
+	if got := ids(question(t, c, origin(), askPulls).Pulls.Pulls[0].Authors); !slices.Equal(got, []string{"11", "19864447"}) {
 		t.Errorf("without GitHub's signature: authors = %q", got)
 	}
 }
@@ -233,7 +233,7 @@ func TestPushersAreFollowedBackToWhereTheBranchBegan(t *testing.T) {
 		f.set("GET "+web+"/pulls/7", says(strings.Replace(pullText(topic), `"commits":1`, `"commits":2`, 1)))
 		f.set("GET "+web+"/pulls/7/commits", says(`[`+person(first, 11, "a")+`,`+person(topic, 11, "b")+`]`))
 		f.set("GET "+web+"/activity", says("["+c.activity+"]"))
-		facts := ask(t, cl, origin(), askPulls)
+		facts := question(t, cl, origin(), askPulls)
 		got := ids(facts.Pulls.Pulls[0].Pushers)
 		why := facts.Unknown[signing.PartPushers]
 		if !slices.Equal(got, c.want) || (why == "") != (c.want != nil) {
@@ -251,13 +251,13 @@ func TestPushersOfAForkThatIsGoneAreUnknownAndTheRestIsTold(t *testing.T) {
 	f, c := world(t)
 	merged(f)
 	f.set("GET "+web+"/pulls/7", says(strings.Replace(pullText(topic), `"repo":{"id":1296269,"full_name":"acme/web"}`, `"repo":null`, 1)))
-	facts := ask(t, c, origin(), askPulls)
+	facts := question(t, c, origin(), askPulls)
 	if len(facts.Pulls.Pulls) != 1 || len(facts.Pulls.Pulls[0].Reviews) != 1 || !strings.Contains(facts.Unknown[signing.PartPushers], "gone") {
 		t.Errorf("%+v", facts)
 	}
 	merged(f)
 	f.set("GET "+web+"/activity", fails(403, "Resource not accessible by integration"))
-	facts = ask(t, c, origin(), askPulls)
+	facts = question(t, c, origin(), askPulls)
 	if len(facts.Pulls.Pulls) != 1 || !strings.Contains(facts.Unknown[signing.PartPushers], "contents: read") {
 		t.Errorf("%+v", facts)
 	}
@@ -271,7 +271,7 @@ func TestAPullRequestWhoseAuthorsCannotAllBeToldIsUnknown(t *testing.T) {
 	f, c := world(t)
 	merged(f)
 	f.set("GET "+web+"/pulls/7", says(strings.Replace(pullText(topic), `"commits":1`, `"commits":251`, 1)))
-	if facts := ask(t, c, origin(), askPulls); facts.Pulls != nil || !strings.Contains(facts.Unknown[signing.PartPulls], "251") {
+	if facts := question(t, c, origin(), askPulls); facts.Pulls != nil || !strings.Contains(facts.Unknown[signing.PartPulls], "251") {
 		t.Errorf("%+v", facts)
 	}
 	f.set("GET "+web+"/pulls/7", says(strings.Replace(pullText(topic), `"commits":1`, `"commits":2`, 1)))
@@ -279,7 +279,7 @@ func TestAPullRequestWhoseAuthorsCannotAllBeToldIsUnknown(t *testing.T) {
 		t.Errorf("a commit is missing from the list: %v", err)
 	}
 	f.set("GET "+web+"/pulls/7", says(strings.Replace(pullText(topic), `{"id":11,"login":"olga","type":"User"}`, "null", 1)))
-	if p := ask(t, c, origin(), askPulls).Pulls.Pulls[0]; len(p.Unmapped) != 1 {
+	if p := question(t, c, origin(), askPulls).Pulls.Pulls[0]; len(p.Unmapped) != 1 {
 		t.Errorf("an opener who is gone: %+v", p)
 	}
 }
@@ -295,12 +295,12 @@ func TestTheCommitIsToldWithItsPeople(t *testing.T) {
 	q := signing.ForgeQuestion{Commit: true}
 	at := "GET " + web + "/commits/" + sha
 	f.set(at, says(strings.Replace(person(sha, 11, "fix the door\n\nbody"), `"commit":{`, `"commit":{"verification":{"verified":true},`, 1)))
-	got := ask(t, c, origin(), q).Commit
+	got := question(t, c, origin(), q).Commit
 	if got.SHA != sha || !got.Verified || got.Subject != "fix the door" || !slices.Equal(ids(got.Authors), []string{"11"}) || got.Unmapped != nil {
 		t.Errorf("%+v", got)
 	}
 	f.set(at, says(fmt.Sprintf(`{"sha":%q,"author":null,"committer":null,"commit":{"message":"x","author":null,"committer":{"name":"N","email":"not an address"}}}`, sha)))
-	got = ask(t, c, origin(), q).Commit
+	got = question(t, c, origin(), q).Commit
 	if got.Verified || len(got.Authors) != 0 || len(got.Unmapped) != 2 {
 		t.Errorf("%+v", got)
 	}
@@ -310,7 +310,7 @@ func TestTheCommitIsToldWithItsPeople(t *testing.T) {
 	}
 	cannot(t, at, "contents: read", signing.PartCommit, origin(), q, func(*fake) {})
 	f.set(at, fails(404, "Not Found"))
-	if why := ask(t, c, origin(), q).Unknown[signing.PartCommit]; why == "" {
+	if why := question(t, c, origin(), q).Unknown[signing.PartCommit]; why == "" {
 		t.Error("a commit that is not there is no fact")
 	}
 }
@@ -321,7 +321,7 @@ func TestAServersPagesAndAddressesAreItsOwn(t *testing.T) {
 	o.Forge = "ghe.acme.dev"
 	f.set("GET "+web+"/commits/"+sha, says(fmt.Sprintf(`{"sha":%q,"author":null,"committer":{"id":4,"login":"web-flow","type":"User"},"commit":{"message":"x","author":{"email":"41+x@users.noreply.ghe.acme.dev"},"committer":{}}}`, sha)))
 	f.set("GET /user/41", says(`{"id":41,"login":"ann","type":"User"}`))
-	got := ask(t, c, o, signing.ForgeQuestion{Commit: true}).Commit
+	got := question(t, c, o, signing.ForgeQuestion{Commit: true}).Commit
 	if len(got.Authors) != 1 || got.Authors[0].Key() != "ghe.acme.dev:41" {
 		t.Errorf("%+v", got)
 	}
@@ -331,7 +331,7 @@ func TestADismissalTakesTheVerdictAway(t *testing.T) {
 	f, c := world(t)
 	merged(f)
 	f.set("GET "+web+"/pulls/7/reviews", says("["+review(1, 13, "APPROVED", topic, 1)+","+review(2, 13, "DISMISSED", topic, 2)+"]"))
-	if got := ask(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 0 {
+	if got := question(t, c, origin(), askPulls).Pulls.Pulls[0].Reviews; len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
 }

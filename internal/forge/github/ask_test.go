@@ -56,7 +56,7 @@ func edited(t *testing.T, name string, change func(map[string]any)) map[string]a
 	return v
 }
 
-func ask(t *testing.T, c *Client, o signing.Origin, q signing.ForgeQuestion) *signing.ForgeFacts {
+func question(t *testing.T, c *Client, o signing.Origin, q signing.ForgeQuestion) *signing.ForgeFacts {
 	t.Helper()
 	f, err := c.Ask(t.Context(), o, nil, q)
 	if err != nil {
@@ -72,12 +72,12 @@ func cannot(t *testing.T, route, permission, part string, o signing.Origin, q si
 	f, c := world(t)
 	set(f)
 	f.set(route, fails(403, "Resource not accessible by integration"))
-	facts := ask(t, c, o, q)
+	facts := question(t, c, o, q)
 	if why := facts.Unknown[part]; !strings.Contains(why, permission) || !strings.Contains(why, "not accessible by integration") {
 		t.Errorf("403 to %s: Unknown[%s] = %q, want it to name %s", route, part, why, permission)
 	}
 	f.set(route, fails(401, "Bad credentials"))
-	if why := ask(t, c, o, q).Unknown[part]; !strings.Contains(why, "credentials") {
+	if why := question(t, c, o, q).Unknown[part]; !strings.Contains(why, "credentials") {
 		t.Errorf("401 to %s: %q", route, why)
 	}
 	for name, h := range map[string]http.HandlerFunc{
@@ -109,7 +109,7 @@ func runs(t *testing.T, f *fake) {
 func TestTheRunIsToldAsTheForgeHasIt(t *testing.T) {
 	f, c := world(t)
 	runs(t, f)
-	got := ask(t, c, origin(), signing.ForgeQuestion{Run: true}).Run
+	got := question(t, c, origin(), signing.ForgeQuestion{Run: true}).Run
 	want := &signing.RunFacts{
 		RepositoryID: webID, HeadRepositoryID: "217723378", ID: "30433642", Attempt: "1", Commit: sha, Ref: "main", Event: "push",
 		Path: ".github/workflows/build.yml", Status: "in_progress", Running: true,
@@ -132,7 +132,7 @@ func TestARunThatEndedOrAnotherJobIsNotRunning(t *testing.T) {
 	f.set("GET "+web+"/actions/runs/30433642/attempts/1", says(recorded(t, "run_attempt.json")))
 	o := origin()
 	o.JobID = "99444496" // the end of the job's id, and not it
-	got := ask(t, c, o, signing.ForgeQuestion{Run: true}).Run
+	got := question(t, c, o, signing.ForgeQuestion{Run: true}).Run
 	if got.Running || got.JobRunning || got.JobID != "" || got.RunnerGroup != "" || got.Status != "queued" || got.Commit == sha {
 		t.Errorf("%+v", got)
 	}
@@ -140,7 +140,7 @@ func TestARunThatEndedOrAnotherJobIsNotRunning(t *testing.T) {
 
 func TestARunThatIsNotThereIsUnknown(t *testing.T) {
 	_, c := world(t)
-	facts := ask(t, c, origin(), signing.ForgeQuestion{Run: true})
+	facts := question(t, c, origin(), signing.ForgeQuestion{Run: true})
 	if facts.Run != nil || !strings.Contains(facts.Unknown[signing.PartRun], "no such thing") {
 		t.Errorf("%+v", facts)
 	}
@@ -156,7 +156,7 @@ func TestAJobBeyondTheFirstPageIsFound(t *testing.T) {
 		fmt.Fprint(w, `{"total_count":2,"jobs":[{"id":1,"check_run_url":"https://api.github.com/repos/acme/web/check-runs/1"}]}`)
 	})
 	f.set("GET "+jobs+"?page=2&per_page=100", says(second))
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Run: true}).Run; got.RunnerGroup != "my runner group" {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Run: true}).Run; got.RunnerGroup != "my runner group" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -170,7 +170,7 @@ func TestAListWithoutEndIsRefused(t *testing.T) {
 		w.Header().Set("Link", fmt.Sprintf(`<http://%s%s?page=2>; rel="next"`, r.Host, jobs))
 		fmt.Fprint(w, page)
 	})
-	if why := ask(t, c, origin(), signing.ForgeQuestion{Run: true}).Unknown[signing.PartRun]; !strings.Contains(why, "at most 1000") {
+	if why := question(t, c, origin(), signing.ForgeQuestion{Run: true}).Unknown[signing.PartRun]; !strings.Contains(why, "at most 1000") {
 		t.Errorf("Unknown = %q", why)
 	}
 	if n := f.count("GET " + jobs); n > 11 {
@@ -195,7 +195,7 @@ func environments(t *testing.T, f *fake) {
 func TestTheEnvironmentIsToldWithItsReviewersAndWhoApproved(t *testing.T) {
 	f, c := world(t)
 	environments(t, f)
-	got := ask(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment
+	got := question(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment
 	want := &signing.EnvironmentFacts{Name: "staging", Exists: true, Reviewers: 2, Required: 1, NoSelfReview: true,
 		BranchPatterns: []string{"refs/heads/release/*", "refs/tags/v*"},
 		Approved:       []signing.Review{{By: signing.Account{Forge: "github.com", ID: "1", Login: "octocat"}, Approved: true}}}
@@ -210,17 +210,17 @@ func TestAnEnvironmentWithoutRulesHasNoReviewers(t *testing.T) {
 	f.set("GET "+web+"/environments/staging", says(`{"name":"staging","protection_rules":[],"deployment_branch_policy":null}`))
 	// An approval of another environment's deployment in the same run.
 	f.set("GET "+web+"/actions/runs/30433642/approvals", says(`[{"state":"approved","user":{"id":1,"login":"octocat","type":"User"},"environments":[{"name":"production"}]}]`))
-	got := ask(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment
+	got := question(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment
 	if d := cmp.Diff(&signing.EnvironmentFacts{Name: "staging", Exists: true}, got); d != "" {
 		t.Error(d)
 	}
 	f.set("GET "+web+"/environments/staging", fails(404, "Not Found"))
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment; got.Exists {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Environment: true}).Environment; got.Exists {
 		t.Errorf("%+v", got)
 	}
 	o := origin()
 	o.DeploymentEnvironment = ""
-	if why := ask(t, c, o, signing.ForgeQuestion{Environment: true}).Unknown[signing.PartEnvironment]; !strings.Contains(why, "does not name an environment") {
+	if why := question(t, c, o, signing.ForgeQuestion{Environment: true}).Unknown[signing.PartEnvironment]; !strings.Contains(why, "does not name an environment") {
 		t.Errorf("Unknown = %q", why)
 	}
 }
@@ -237,7 +237,7 @@ func TestEachPartHasItsOwnAnswer(t *testing.T) {
 	f, c := world(t)
 	runs(t, f)
 	f.set("GET "+web+"/commits/"+sha+"/check-runs", fails(403, "Resource not accessible by integration"))
-	facts := ask(t, c, origin(), signing.ForgeQuestion{Run: true, Checks: true})
+	facts := question(t, c, origin(), signing.ForgeQuestion{Run: true, Checks: true})
 	if facts.Run == nil || facts.Checks != nil || !strings.Contains(facts.Unknown[signing.PartChecks], "checks: read") || len(facts.Unknown) != 1 {
 		t.Errorf("%+v", facts)
 	}
@@ -273,12 +273,12 @@ func TestTheBuildersRepositoryIsToldByItsId(t *testing.T) {
 	f, c := world(t)
 	f.set("GET /repos/acme/builders", says(`{"id":99,"full_name":"acme/builders","default_branch":"main"}`))
 	q := signing.ForgeQuestion{BuilderRepository: "acme/builders"}
-	if got := ask(t, c, origin(), q).Builder; got == nil || got.ID != "99" || got.Repository != "acme/builders" {
+	if got := question(t, c, origin(), q).Builder; got == nil || got.ID != "99" || got.Repository != "acme/builders" {
 		t.Errorf("%+v", got)
 	}
 	// A name that leads elsewhere is no longer the builder's.
 	f.set("GET /repos/acme/builders", says(`{"id":98,"full_name":"mallory/builders","default_branch":"main"}`))
-	facts := ask(t, c, origin(), q)
+	facts := question(t, c, origin(), q)
 	if facts.Builder != nil || !strings.Contains(facts.Unknown[signing.PartBuilder], "no repository acme/builders") {
 		t.Errorf("%+v", facts)
 	}

@@ -2,126 +2,24 @@ package github
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/golang/snappy"
 	"github.com/google/go-cmp/cmp"
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
-	"github.com/sigstore/sigstore-go/pkg/root"
-	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
+	"github.com/sealwright/sealwright/internal/forge/ask/asktest"
 	"github.com/sealwright/sealwright/internal/signing"
 )
-
-// sigstore is a Sigstore as GitHub runs for private repositories: certificates
-// with Fulcio's extensions and signed timestamps, no logs. The timestamps are
-// those of sigstore-go's virtual one.
-type sigstore struct {
-	*ca.VirtualSigstore
-	authority *root.FulcioCertificateAuthority
-	key       crypto.Signer
-	logs      bool // demand the logs of the virtual one
-}
-
-func newSigstore(t *testing.T) *sigstore {
-	t.Helper()
-	v, err := ca.NewVirtualSigstore()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rootCert, rootKey, err := ca.GenerateRootCa()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sub, subKey, err := ca.GenerateFulcioIntermediate(rootCert, rootKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &sigstore{VirtualSigstore: v, key: subKey, authority: &root.FulcioCertificateAuthority{Root: rootCert, Intermediates: []*x509.Certificate{sub}}}
-}
-
-func (s *sigstore) FulcioCertificateAuthorities() []root.CertificateAuthority {
-	return []root.CertificateAuthority{s.authority}
-}
-
-func (s *sigstore) RekorLogs() map[string]*root.TransparencyLog {
-	if s.logs {
-		return s.VirtualSigstore.RekorLogs()
-	}
-	return nil
-}
-
-func (s *sigstore) CTLogs() map[string]*root.TransparencyLog { return nil }
-
-// claims are what a certificate and the statement under it say.
-type claims struct {
-	issuer, san, run, repository, commit, predicate string
-	digest                                          signing.Digest
-}
-
-// attest returns a bundle, as the forge would hold it.
-func (s *sigstore) attest(t *testing.T, c claims) []byte {
-	t.Helper()
-	must := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	san, err := url.Parse(c.san)
-	must(err)
-	now := time.Now()
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(7), URIs: []*url.URL{san}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(9 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
-	for n, v := range map[int]string{8: c.issuer, 13: c.commit, 15: c.repository, 21: c.run} {
-		der, err := asn1.MarshalWithParams(v, "utf8")
-		must(err)
-		leaf.ExtraExtensions = append(leaf.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n}, Value: der})
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, leaf, s.authority.Intermediates[0], key.Public(), s.key)
-	must(err)
-	payload, err := json.Marshal(map[string]any{
-		"_type": "https://in-toto.io/Statement/v1", "predicateType": c.predicate, "predicate": map[string]any{"buildDefinition": map[string]any{}},
-		"subject": []any{map[string]any{"name": "registry.acme.dev/web", "digest": map[string]string{"sha256": c.digest.Hex()}}},
-	})
-	must(err)
-	const kind = "application/vnd.in-toto+json"
-	sum := sha256.Sum256(dsse.PAE(kind, payload))
-	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
-	must(err)
-	stamp, err := s.TimestampResponse(sig)
-	must(err)
-	out, err := json.Marshal(map[string]any{
-		"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
-		"verificationMaterial": map[string]any{
-			"certificate":               map[string]any{"rawBytes": cert},
-			"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamp}}},
-		},
-		"dsseEnvelope": map[string]any{"payload": payload, "payloadType": kind, "signatures": []any{map[string]any{"sig": sig}}},
-	})
-	must(err)
-	return out
-}
 
 var (
 	built       = signing.DigestOf([]byte("image"))
@@ -130,9 +28,9 @@ var (
 )
 
 // ours is what this very run says of the image.
-func ours() claims {
+func ours() asktest.Claims {
 	o := origin()
-	return claims{issuer: "https://token.actions.githubusercontent.com", san: o.BuildSignerURI, run: o.RunInvocationURI, repository: webID, commit: sha, predicate: provenance, digest: built}
+	return asktest.Claims{Issuer: "https://token.actions.githubusercontent.com", SAN: o.BuildSignerURI, Run: o.RunInvocationURI, Repository: webID, Commit: sha, Predicate: ask.Provenance, Digest: built}
 }
 
 // holds makes the forge hold bundles for the image.
@@ -144,20 +42,20 @@ func holds(f *fake, bundles ...[]byte) {
 	f.set("GET "+web+"/attestations/"+string(built), says(map[string]any{"attestations": list}))
 }
 
-func attested(t *testing.T) (*fake, *Client, *sigstore) {
-	s := newSigstore(t)
+func attested(t *testing.T) (*fake, *Client, *asktest.Sigstore) {
+	s := asktest.New(t)
 	f, c := world(t, func(_ *forge.Config, o *Options) { o.Root = s })
 	return f, c, s
 }
 
 func TestAnAttestationOfThisRunIsVerified(t *testing.T) {
 	f, c, s := attested(t)
-	holds(f, s.attest(t, ours()))
+	holds(f, s.Attest(t, ours()))
 	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &signing.AttestationFacts{Verified: []signing.Attestation{{Digest: built, RepositoryID: webID, Commit: sha, Run: origin().RunInvocationURI, Predicate: provenance}}}
+	want := &signing.AttestationFacts{Verified: []signing.Attestation{{Digest: built, RepositoryID: webID, Commit: sha, Run: origin().RunInvocationURI, Predicate: ask.Provenance}}}
 	if d := cmp.Diff(want, facts.Attestations); d != "" {
 		t.Error(d, facts.Unknown)
 	}
@@ -165,23 +63,23 @@ func TestAnAttestationOfThisRunIsVerified(t *testing.T) {
 
 func TestAnAttestationOfAnythingElseDoesNotCount(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*claims)
+		change func(*asktest.Claims)
 		want   string
 	}{
-		"another run":        {func(c *claims) { c.run = strings.Replace(c.run, "30433642", "1", 1) }, "another run"},
-		"another attempt":    {func(c *claims) { c.run = strings.TrimSuffix(c.run, "1") + "2" }, "another run"},
-		"another repository": {func(c *claims) { c.repository = "42" }, "another repository id"},
-		"another commit":     {func(c *claims) { c.commit = head }, "another commit"},
-		"another predicate":  {func(c *claims) { c.predicate = "https://spdx.dev/Document" }, "another predicate"},
-		"another digest":     {func(c *claims) { c.digest = signing.DigestOf([]byte("other")) }, "does not verify"},
-		"another issuer":     {func(c *claims) { c.issuer = "https://gitlab.com" }, "does not verify"},
-		"an issuer like it":  {func(c *claims) { c.issuer = "https://token.actions.githubusercontent.com.evil.example" }, "does not verify"},
-		"another forge":      {func(c *claims) { c.san = "https://github.com.evil.example/acme/web/x.yml@main" }, "does not verify"},
+		"another run":        {func(c *asktest.Claims) { c.Run = strings.Replace(c.Run, "30433642", "1", 1) }, "another run"},
+		"another attempt":    {func(c *asktest.Claims) { c.Run = strings.TrimSuffix(c.Run, "1") + "2" }, "another run"},
+		"another repository": {func(c *asktest.Claims) { c.Repository = "42" }, "another repository id"},
+		"another commit":     {func(c *asktest.Claims) { c.Commit = head }, "another commit"},
+		"another predicate":  {func(c *asktest.Claims) { c.Predicate = "https://spdx.dev/Document" }, "another predicate"},
+		"another digest":     {func(c *asktest.Claims) { c.Digest = signing.DigestOf([]byte("other")) }, "does not verify"},
+		"another issuer":     {func(c *asktest.Claims) { c.Issuer = "https://gitlab.com" }, "does not verify"},
+		"an issuer like it":  {func(c *asktest.Claims) { c.Issuer = "https://token.actions.githubusercontent.com.evil.example" }, "does not verify"},
+		"another forge":      {func(c *asktest.Claims) { c.SAN = "https://github.com.evil.example/acme/web/x.yml@main" }, "does not verify"},
 	} {
 		f, cl, s := attested(t)
 		claim := ours()
 		c.change(&claim)
-		holds(f, s.attest(t, claim))
+		holds(f, s.Attest(t, claim))
 		facts, err := cl.Ask(t.Context(), origin(), images, askAttested)
 		if err != nil {
 			t.Fatal(err)
@@ -194,8 +92,8 @@ func TestAnAttestationOfAnythingElseDoesNotCount(t *testing.T) {
 
 func TestAnAttestationThatSomebodyElseSignedOrChangedDoesNotCount(t *testing.T) {
 	f, c, s := attested(t)
-	good := s.attest(t, ours())
-	other := newSigstore(t)
+	good := s.Attest(t, ours())
+	other := asktest.New(t)
 	other.VirtualSigstore = s.VirtualSigstore // its timestamps are good
 	var torn map[string]any
 	if err := json.Unmarshal(good, &torn); err != nil {
@@ -213,8 +111,8 @@ func TestAnAttestationThatSomebodyElseSignedOrChangedDoesNotCount(t *testing.T) 
 	envelope["payload"] = append(payload, ' ') // the same statement in other bytes
 	swapped, _ := json.Marshal(first)
 	for name, b := range map[string][]byte{
-		"another authority": other.attest(t, ours()), "no timestamp": untimed, "another payload": swapped,
-		"no bundle": []byte(`{}`), "no object": []byte(`[]`), "too large": []byte(`"` + strings.Repeat("x", maxBundle) + `"`),
+		"another authority": other.Attest(t, ours()), "no timestamp": untimed, "another payload": swapped,
+		"no bundle": []byte(`{}`), "no object": []byte(`[]`), "too large": []byte(`"` + strings.Repeat("x", ask.MaxBundle) + `"`),
 	} {
 		holds(f, b)
 		facts, err := c.Ask(t.Context(), origin(), images, askAttested)
@@ -226,7 +124,7 @@ func TestAnAttestationThatSomebodyElseSignedOrChangedDoesNotCount(t *testing.T) 
 		}
 	}
 	// One that counts among others that do not.
-	holds(f, []byte(`{}`), other.attest(t, ours()), good)
+	holds(f, []byte(`{}`), other.Attest(t, ours()), good)
 	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
 	if err != nil || len(facts.Attestations.Verified) != 1 {
 		t.Errorf("%+v, %v", facts, err)
@@ -235,8 +133,8 @@ func TestAnAttestationThatSomebodyElseSignedOrChangedDoesNotCount(t *testing.T) 
 
 func TestARootWithATransparencyLogDemandsTheLog(t *testing.T) {
 	f, c, s := attested(t)
-	s.logs = true
-	holds(f, s.attest(t, ours()))
+	s.Logs = true
+	holds(f, s.Attest(t, ours()))
 	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
 	if err != nil {
 		t.Fatal(err)
@@ -248,7 +146,7 @@ func TestARootWithATransparencyLogDemandsTheLog(t *testing.T) {
 
 func TestABundleIsFetchedFromWhereTheForgeKeepsIt(t *testing.T) {
 	f, c, s := attested(t)
-	good := s.attest(t, ours())
+	good := s.Attest(t, ours())
 	var auth string
 	f.set("GET /blob/1.json.sn", func(w http.ResponseWriter, r *http.Request) {
 		auth = r.Header.Get("Authorization")
@@ -270,7 +168,7 @@ func TestABundleIsFetchedFromWhereTheForgeKeepsIt(t *testing.T) {
 	}
 	f.set("GET /blob/bad", says("not compressed"))
 	f.set("GET /blob/bomb", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), maxBundle+1)))
+		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), ask.MaxBundle+1)))
 	})
 	f.set("GET /blob/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/blob/1.json.sn", http.StatusFound) })
 	for _, u := range []string{"", "ftp://x", base + "/blob/bad", base + "/blob/bomb", base + "/blob/moved", base + "/blob/gone", "https://user:pw@x/y"} {
@@ -300,7 +198,7 @@ func TestAnAttestationOnALaterPageIsFound(t *testing.T) {
 		w.Header().Set("Link", fmt.Sprintf(`<http://%s%s?after=abc>; rel="next"`, r.Host, at))
 		fmt.Fprint(w, `{"attestations":[{"bundle":{}}]}`)
 	})
-	f.set("GET "+at+"?after=abc&per_page=100&predicate_type=provenance", says(map[string]any{"attestations": []any{map[string]any{"bundle": json.RawMessage(s.attest(t, ours()))}}}))
+	f.set("GET "+at+"?after=abc&per_page=100&predicate_type=provenance", says(map[string]any{"attestations": []any{map[string]any{"bundle": json.RawMessage(s.Attest(t, ours()))}}}))
 	facts, err := c.Ask(t.Context(), origin(), images, askAttested)
 	if err != nil || len(facts.Attestations.Verified) != 1 {
 		t.Errorf("%+v, %v", facts.Attestations, err)
@@ -312,12 +210,12 @@ func TestWithoutAnAttestationOrARootThereIsNone(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{"none": says(`{"attestations":[]}`), "404": fails(404, "Not Found")} {
 		f.set("GET "+web+"/attestations/"+string(built), h)
 		facts, err := c.Ask(t.Context(), origin(), images, askAttested)
-		if err != nil || facts.Attestations == nil || !strings.Contains(facts.Attestations.Refused[built], "no provenance attestation") {
+		if err != nil || facts.Attestations == nil || !strings.Contains(facts.Attestations.Refused[built], "no attestation") {
 			t.Errorf("%s: %+v, %v", name, facts, err)
 		}
 	}
 	_, c = world(t)
-	if facts := ask(t, c, origin(), askAttested); facts.Attestations != nil || !strings.Contains(facts.Unknown[signing.PartAttestation], "attestation_root") {
+	if facts := question(t, c, origin(), askAttested); facts.Attestations != nil || !strings.Contains(facts.Unknown[signing.PartAttestation], "attestation_root") {
 		t.Errorf("%+v", facts)
 	}
 	file := filepath.Join(t.TempDir(), "root.json")
@@ -330,7 +228,7 @@ func TestWithoutAnAttestationOrARootThereIsNone(t *testing.T) {
 }
 
 func TestAttestationsCannotBeAsked(t *testing.T) {
-	s := newSigstore(t)
+	s := asktest.New(t)
 	f, c := world(t, func(_ *forge.Config, o *Options) { o.Root = s })
 	at := "GET " + web + "/attestations/" + string(built)
 	f.set(at, fails(403, "Resource not accessible by integration"))
@@ -349,7 +247,7 @@ func TestAttestationsCannotBeAsked(t *testing.T) {
 func TestABundleThatUnpacksToTooMuchIsNotUnpacked(t *testing.T) {
 	f, c, _ := attested(t)
 	f.set("GET /blob", func(w http.ResponseWriter, r *http.Request) {
-		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), maxBundle+1)))
+		_, _ = w.Write(snappy.Encode(nil, bytes.Repeat([]byte("x"), ask.MaxBundle+1)))
 	})
 	b := &build{Client: c}
 	if raw, err := b.stored(t.Context(), strings.TrimRight(c.api.String(), "/")+"/blob"); raw != nil || signing.CodeOf(err) != signing.Invalid {

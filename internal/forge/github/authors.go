@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -46,15 +47,15 @@ type ident struct {
 
 // commit asks for the build's commit.
 func (b *build) commit(ctx context.Context) error {
-	if !isCommit(b.o.SourceRepositoryDigest) {
-		return lacks("a commit")
+	if !ask.IsCommit(b.o.SourceRepositoryDigest) {
+		return ask.Lacks("a commit")
 	}
 	var c commit
-	if err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest), url.Values{"per_page": {"1"}}, &c, "contents: read"); err != nil {
+	if err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "commits", b.o.SourceRepositoryDigest), url.Values{"per_page": {"1"}}, &c, "contents: read"); err != nil {
 		return err
 	}
 	if c.SHA != b.o.SourceRepositoryDigest {
-		return garbled("the commit", "it is another one")
+		return ask.Garbled("the commit", "it is another one")
 	}
 	f := &signing.CommitFacts{SHA: c.SHA, Verified: c.Commit.Verified.Verified, Subject: subject(c.Commit.Message)}
 	if err := (&authors{build: b}).add(ctx, c, &f.Authors, &f.Unmapped); err != nil {
@@ -112,7 +113,7 @@ func (a *authors) add(ctx context.Context, c commit, known *[]signing.Account, u
 		}
 	}
 	if more {
-		missing("more co-authors of commit " + clip(c.SHA) + " than are read")
+		missing("more co-authors of commit " + ask.Clip(c.SHA) + " than are read")
 	}
 	return nil
 }
@@ -120,9 +121,9 @@ func (a *authors) add(ctx context.Context, c commit, known *[]signing.Account, u
 // calledAs is how an author is called who maps to no account.
 func calledAs(who *ident, role, sha string) string {
 	if who == nil || who.Email == "" {
-		return "the " + role + " of commit " + clip(sha)
+		return "the " + role + " of commit " + ask.Clip(sha)
 	}
-	return clip(who.Name) + " <" + clip(who.Email) + ">"
+	return ask.Clip(who.Name) + " <" + ask.Clip(who.Email) + ">"
 }
 
 // pages reports whether GitHub's own pages made the commit for its author: the
@@ -174,7 +175,7 @@ func (a *authors) address(ctx context.Context, email string) (signing.Account, e
 	}
 	a.lookups++
 	found, err := a.lookup(ctx, key)
-	if err != nil && !permanent(err) {
+	if err != nil && !ask.Permanent(err) {
 		return signing.Account{}, err
 	}
 	if a.looked == nil {
@@ -193,7 +194,7 @@ func (a *authors) lookup(ctx context.Context, email string) (signing.Account, er
 			return signing.Account{}, nil // the old form has a login only, which may be another's now
 		}
 		var u user
-		if err := a.get(ctx, a.at.client, path("user", strconv.FormatInt(n, 10)), nil, &u, ""); err != nil || u.ID != n {
+		if err := a.get(ctx, a.at.client, ask.Path("user", strconv.FormatInt(n, 10)), nil, &u, ""); err != nil || u.ID != n {
 			return signing.Account{}, err
 		}
 		return a.account(&u), nil
@@ -214,7 +215,7 @@ func (a *authors) lookup(ctx context.Context, email string) (signing.Account, er
 		user
 		Email string `json:"email"`
 	}
-	err := a.get(ctx, a.at.client, path("users", found.Items[0].Login), nil, &u, "")
+	err := a.get(ctx, a.at.client, ask.Path("users", found.Items[0].Login), nil, &u, "")
 	switch {
 	case errors.Is(err, signing.NotFound):
 		return signing.Account{}, nil

@@ -9,27 +9,17 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/bradleyfalzon/ghinstallation/v2"
 	"github.com/google/go-github/v60/github"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // perPage is the most that GitHub returns at once.
 const perPage = 100
-
-// path joins segments into the path of a request, each escaped: a branch may have
-// a slash in its name.
-func path(segments ...string) string {
-	out := make([]string, len(segments))
-	for i, s := range segments {
-		out[i] = url.PathEscape(s)
-	}
-	return strings.Join(out, "/")
-}
 
 // get asks for one thing. need names the permission that it takes, "checks: read",
 // for the refusal where it is missing.
@@ -45,7 +35,7 @@ func (c *Client) do(ctx context.Context, g *github.Client, method, path string, 
 	if len(query) > 0 {
 		u += "?" + query.Encode()
 	}
-	note(ctx, c.now(), method+" /"+u)
+	ask.Note(ctx, c.now(), method+" /"+u)
 	req, err := g.NewRequest(method, u, in)
 	if err != nil {
 		return nil, fmt.Errorf("making a request to %s: %w", c.host, err)
@@ -74,10 +64,10 @@ func (c *Client) pages(ctx context.Context, g *github.Client, path string, query
 		}
 		got, err := take(raw)
 		if err != nil {
-			return garbled("GET /"+path, err.Error())
+			return ask.Garbled("GET /"+path, err.Error())
 		}
 		if n += got; n > most {
-			return &signing.Error{Code: signing.TooLarge, Message: "there are more entries than this service reads: GET /" + path, Expected: fmt.Sprintf("at most %d", most)}
+			return ask.TooMany(path, most)
 		}
 		switch {
 		case resp.NextPage != 0:
@@ -132,13 +122,6 @@ func wrapped[T any](ctx context.Context, c *Client, g *github.Client, path strin
 	return out, err
 }
 
-// note records that something was asked, where the caller collects it.
-func note(ctx context.Context, at time.Time, what string) {
-	if l, ok := ctx.Value(askedKey{}).(*asked); ok {
-		l.add(signing.Observation{Source: "forge", What: what, At: at.UTC()})
-	}
-}
-
 // failure says what an error of a request means. need is the permission that the
 // request takes.
 func (c *Client) failure(ctx context.Context, err error, what, need string) error {
@@ -160,9 +143,9 @@ func (c *Client) failure(ctx context.Context, err error, what, need string) erro
 	case errors.As(err, &ours):
 		return ours
 	case errors.As(err, &limit):
-		return limited(c.host, "no requests left", max(limit.Rate.Reset.Sub(c.now()), time.Second))
+		return ask.Limited(c.host, "no requests left", max(limit.Rate.Reset.Sub(c.now()), time.Second))
 	case errors.As(err, &abuse):
-		return limited(c.host, "a secondary limit", secondaryWait)
+		return ask.Limited(c.host, "a secondary limit", secondaryWait)
 	case errors.As(err, &later):
 		return &signing.Error{Code: signing.Unavailable, Message: outline + " is not ready", Found: "HTTP 202", RetryAfter: time.Second}
 	case errors.As(err, &token) && token.Response != nil:
@@ -175,54 +158,24 @@ func (c *Client) failure(ctx context.Context, err error, what, need string) erro
 	case errors.As(err, &answer) && answer.Response != nil:
 		return c.answered(answer.Response, answer.Message, outline, need)
 	case errors.As(err, &syntax), errors.As(err, &typing), errors.Is(err, io.ErrUnexpectedEOF):
-		return garbled(outline, err.Error())
+		return ask.Garbled(outline, err.Error())
 	}
 	return &signing.Error{Code: signing.Unavailable, Message: outline + " failed", Err: err}
 }
 
+// refusals are what GitHub calls the things that it refuses.
+var refusals = ask.Words{
+	Holder: "this App", Credentials: "our credentials", Renew: "check the App's id and private key, and the clock of this machine",
+	Grant: "give the App the permission, and have the installation accept it", Give: "the App the",
+}
+
 // answered is failure for an HTTP answer that is none of the limits.
 func (c *Client) answered(resp *http.Response, message, what, need string) *signing.Error {
-	found := fmt.Sprintf("HTTP %d", resp.StatusCode)
-	if message != "" {
-		found += " " + strconv.Quote(clip(message))
-	}
 	if accepted := resp.Header.Get("X-Accepted-Github-Permissions"); accepted != "" && need == "" {
-		need = clip(accepted)
+		need = ask.Clip(accepted)
 	}
-	switch s := resp.StatusCode; {
-	case s == http.StatusUnauthorized:
-		return &signing.Error{Code: signing.Denied, Message: what + " does not accept our credentials", Found: found, Fix: "check the App's id and private key, and the clock of this machine"}
-	case s == http.StatusForbidden:
-		e := &signing.Error{Code: signing.Denied, Message: what + " is not allowed to this App", Found: found, Fix: "give the App the permission, and have the installation accept it"}
-		if need != "" {
-			e.Expected = "permission " + need
-		}
-		return e
-	case s == http.StatusNotFound, s == http.StatusGone:
-		e := &signing.Error{Code: signing.NotFound, Message: what + ": there is no such thing, or this App may not see it", Found: found}
-		if need != "" {
-			e.Fix = "if it is there, give the App the permission " + need
-		}
-		return e
-	case s == http.StatusConflict:
-		return &signing.Error{Code: signing.Conflict, Message: what + " is refused", Found: found}
-	case s >= 300 && s < 400, s >= 500:
-		return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Found: found}
+	if need != "" {
+		need = "permission " + need
 	}
-	return &signing.Error{Code: signing.Invalid, Message: what + " is refused", Found: found}
-}
-
-// garbled is for an answer that says 200 and is not what was asked for. It may be
-// a proxy's: asking again may help, and it is never an answer.
-func garbled(what, why string) error {
-	return &signing.Error{Code: signing.Unavailable, Message: what + ": the answer cannot be read", Found: clip(why)}
-}
-
-// clip shortens text of strangers before it is quoted in an error.
-func clip(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
+	return refusals.Answered(resp.StatusCode, message, what, need)
 }

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // Compare implements forge.Origin.
 func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to string) (forge.Comparison, error) {
-	if !isCommit(from) || !isCommit(to) {
+	if !ask.IsCommit(from) || !ask.IsCommit(to) {
 		return forge.Comparison{}, &signing.Error{Code: signing.Invalid, Message: "only commits can be compared", Expected: "two whole commit ids"}
 	}
 	p, err := c.place(ctx, r)
@@ -24,9 +25,9 @@ func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to strin
 	const shown = 10
 	page := func(n, size int) (comparison, error) {
 		var v comparison
-		err := c.get(ctx, p.client, path("repos", p.owner, p.name, "compare", from+"..."+to), url.Values{"per_page": {strconv.Itoa(size)}, "page": {strconv.Itoa(n)}}, &v, "contents: read")
+		err := c.get(ctx, p.client, ask.Path("repos", p.owner, p.name, "compare", from+"..."+to), url.Values{"per_page": {strconv.Itoa(size)}, "page": {strconv.Itoa(n)}}, &v, "contents: read")
 		if err == nil && v.Status == "" {
-			err = garbled("the comparison", "it has no status")
+			err = ask.Garbled("the comparison", "it has no status")
 		}
 		return v, err
 	}
@@ -76,12 +77,7 @@ type comparison struct {
 // subject is the first line of a message, shortened.
 func subject(message string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	return clip(strings.TrimSpace(line))
-}
-
-// isCommit reports whether s is a whole object id, SHA-1 or SHA-256.
-func isCommit(s string) bool {
-	return (len(s) == 40 || len(s) == 64) && strings.Trim(s, "0123456789abcdef") == ""
+	return ask.Clip(strings.TrimSpace(line))
 }
 
 // stamp reads a time of the API; what is none is the zero time.

@@ -26,6 +26,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/root"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -44,17 +45,7 @@ const (
 
 // Options are what a Client needs besides its configuration. The zero value is
 // the real world.
-type Options struct {
-	// Outbound bounds the requests. Its MaxBody bounds one answer.
-	Outbound outbound.Options
-	// Env is os.LookupEnv, for secrets that are env:NAME.
-	Env func(string) (string, bool)
-	// Now is the clock; time.Now if nil.
-	Now func() time.Time
-	// Root is what attestations are verified against; it takes the place of the
-	// file that forge.Config names.
-	Root root.TrustedMaterial
-}
+type Options = ask.Options
 
 // Client is one GitHub. It is safe for concurrent use.
 type Client struct {
@@ -103,17 +94,13 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 	if len(cfg.Apps) == 0 {
 		return nil, fmt.Errorf("forge %s has no GitHub App", cfg.Host)
 	}
-	if o.Now == nil {
-		o.Now = time.Now
+	o, err := o.For(cfg)
+	if err != nil {
+		return nil, err
 	}
 	api, graphql, err := addresses(cfg.Host, cfg.API)
 	if err != nil {
 		return nil, err
-	}
-	// The limits of this forge are read from its answers, a 429 among them.
-	o.Outbound.PassThrottled = true
-	if o.Outbound.Now == nil {
-		o.Outbound.Now = o.Now
 	}
 	c := &Client{
 		host: cfg.Host, api: api, graphql: graphql, now: o.Now,
@@ -125,11 +112,6 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 			return nil, fmt.Errorf("forge %s: webhook secret: %w", cfg.Host, err)
 		}
 		c.secrets = append(c.secrets, secret)
-	}
-	if c.root == nil && cfg.AttestationRoot != "" {
-		if c.root, err = root.NewTrustedRootFromPath(cfg.AttestationRoot); err != nil {
-			return nil, fmt.Errorf("forge %s: attestation_root: %w", cfg.Host, err)
-		}
 	}
 	for _, a := range cfg.Apps {
 		made, err := c.newApp(a, o.Env)
@@ -165,7 +147,7 @@ func addresses(host, configured string) (*url.URL, string, error) {
 func (c *Client) newApp(a forge.App, env func(string) (string, bool)) (*app, error) {
 	id, err := strconv.ParseInt(a.ID, 10, 64)
 	if err != nil || id <= 0 {
-		return nil, fmt.Errorf("the App id %q is not a number; it is shown in the App's settings", clip(a.ID))
+		return nil, fmt.Errorf("the App id %q is not a number; it is shown in the App's settings", ask.Clip(a.ID))
 	}
 	text, err := a.PrivateKey.Read(env)
 	if err != nil {
@@ -179,7 +161,7 @@ func (c *Client) newApp(a forge.App, env func(string) (string, bool)) (*app, err
 	for _, s := range a.Installations {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n <= 0 {
-			return nil, fmt.Errorf("the App %d: installation id %q is not a number", id, clip(s))
+			return nil, fmt.Errorf("the App %d: installation id %q is not a number", id, ask.Clip(s))
 		}
 		made.only[n] = true
 	}
@@ -256,7 +238,7 @@ func (c *Client) repo(ctx context.Context, r forge.Repository) (g *github.Client
 // place is repo with all that is known. The result is not changed any more.
 func (c *Client) place(ctx context.Context, r forge.Repository) (*place, error) {
 	if _, err := strconv.ParseUint(r.ID, 10, 63); err != nil {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "not the id of a repository on " + c.host, Found: clip(r.ID)}
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not the id of a repository on " + c.host, Found: ask.Clip(r.ID)}
 	}
 	c.mu.Lock()
 	known := c.places[r.ID]
@@ -285,7 +267,7 @@ func (c *Client) forget(id string) {
 func (c *Client) find(ctx context.Context, r forge.Repository) (*place, error) {
 	owner, name, ok := strings.Cut(r.Name, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "not a repository on " + c.host, Expected: "OWNER/NAME", Found: clip(r.Name)}
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not a repository on " + c.host, Expected: "OWNER/NAME", Found: ask.Clip(r.Name)}
 	}
 	others := 0
 	for _, a := range c.apps {
@@ -293,14 +275,14 @@ func (c *Client) find(ctx context.Context, r forge.Repository) (*place, error) {
 			ID        int64   `json:"id"`
 			Suspended *string `json:"suspended_at"`
 		}
-		err := c.get(ctx, a.jwt, path("repos", owner, name, "installation"), nil, &found, "")
+		err := c.get(ctx, a.jwt, ask.Path("repos", owner, name, "installation"), nil, &found, "")
 		switch {
 		case errors.Is(err, signing.NotFound):
 			continue
 		case err != nil:
 			return nil, err
 		case found.ID <= 0:
-			return nil, garbled("the installation of the App on "+clip(r.Name), "it has no id")
+			return nil, ask.Garbled("the installation of the App on "+ask.Clip(r.Name), "it has no id")
 		case len(a.only) > 0 && !a.only[found.ID]:
 			others++
 			continue
@@ -309,7 +291,7 @@ func (c *Client) find(ctx context.Context, r forge.Repository) (*place, error) {
 		}
 		return c.confirm(ctx, a, found.ID, r, owner, name)
 	}
-	e := &signing.Error{Code: signing.NotFound, Message: "no GitHub App of this service is installed on " + clip(r.Name) + " at " + c.host, Fix: "install the App on this repository"}
+	e := &signing.Error{Code: signing.NotFound, Message: "no GitHub App of this service is installed on " + ask.Clip(r.Name) + " at " + c.host, Fix: "install the App on this repository"}
 	if others > 0 {
 		e.Found, e.Fix = "an installation that is not in the configuration", "add the installation's id to installations of the App, or leave that list empty"
 	}
@@ -320,16 +302,16 @@ func (c *Client) find(ctx context.Context, r forge.Repository) (*place, error) {
 func (c *Client) confirm(ctx context.Context, a *app, installation int64, r forge.Repository, owner, name string) (*place, error) {
 	g := c.installed(a, installation)
 	var now repository
-	if err := c.get(ctx, g, path("repos", owner, name), nil, &now, "metadata: read"); err != nil {
+	if err := c.get(ctx, g, ask.Path("repos", owner, name), nil, &now, "metadata: read"); err != nil {
 		return nil, err
 	}
 	if id := strconv.FormatInt(now.ID, 10); id != r.ID {
-		return nil, &signing.Error{Code: signing.NotFound, Message: "the name " + clip(owner+"/"+name) + " belongs to another repository", Expected: "repository id " + r.ID, Found: "repository id " + id, Fix: "names can be given to others; run the build again in the repository as it is called now"}
+		return nil, &signing.Error{Code: signing.NotFound, Message: "the name " + ask.Clip(owner+"/"+name) + " belongs to another repository", Expected: "repository id " + r.ID, Found: "repository id " + id, Fix: "names can be given to others; run the build again in the repository as it is called now"}
 	}
 	// After a rename the answer comes by a redirect and has the new name.
 	owner, name, ok := strings.Cut(now.FullName, "/")
 	if !ok || now.DefaultBranch == "" {
-		return nil, garbled("repository "+r.ID, "it has no name or no default branch")
+		return nil, ask.Garbled("repository "+r.ID, "it has no name or no default branch")
 	}
 	p := &place{app: a, installation: installation, client: g, owner: owner, name: name, branch: now.DefaultBranch, private: now.Private, checked: c.now()}
 	c.mu.Lock()

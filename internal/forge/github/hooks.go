@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -50,7 +51,7 @@ func (c *Client) Authenticate(h http.Header, body []byte, _ time.Time) (forge.De
 	}
 	if t := h.Get("Content-Type"); t != "" {
 		if media, _, err := mime.ParseMediaType(t); err != nil || media != "application/json" {
-			return forge.Delivery{}, &signing.Error{Code: signing.Invalid, Message: "the delivery is not JSON", Expected: "application/json", Found: strconv.Quote(clip(t)), Fix: "set the content type of the App's webhook to application/json"}
+			return forge.Delivery{}, &signing.Error{Code: signing.Invalid, Message: "the delivery is not JSON", Expected: "application/json", Found: strconv.Quote(ask.Clip(t)), Fix: "set the content type of the App's webhook to application/json"}
 		}
 	}
 	if len(body) == 0 || !json.Valid(body) {
@@ -59,8 +60,8 @@ func (c *Client) Authenticate(h http.Header, body []byte, _ time.Time) (forge.De
 	return forge.Delivery{
 		Forge: c.host,
 		Key:   signing.DigestOf(append([]byte("github delivery\x00"+name+"\x00"), body...)),
-		ID:    clip(only(h, "X-Github-Delivery")),
-		Name:  clip(name),
+		ID:    ask.Clip(only(h, "X-Github-Delivery")),
+		Name:  ask.Clip(name),
 		Body:  body,
 	}, nil
 }
@@ -167,7 +168,7 @@ func (c *Client) Parse(d forge.Delivery) (forge.Event, error) {
 	switch d.Name {
 	case hookPing, hookComment, hookReview, hookReviewComment, hookCheckRun, hookPull:
 	default:
-		return ignored("no use for " + strconv.Quote(clip(d.Name))), nil
+		return ignored("no use for " + strconv.Quote(ask.Clip(d.Name))), nil
 	}
 	var p payload
 	if err := json.Unmarshal(d.Body, &p); err != nil {
@@ -204,7 +205,7 @@ func (c *Client) Parse(d forge.Delivery) (forge.Event, error) {
 func ignored(why string) forge.Event { return forge.Event{Kind: forge.EventIgnored, Why: why} }
 
 func unreadable(why string) error {
-	return &signing.Error{Code: signing.Invalid, Message: "the delivery is not what GitHub sends", Found: clip(why)}
+	return &signing.Error{Code: signing.Invalid, Message: "the delivery is not what GitHub sends", Found: ask.Clip(why)}
 }
 
 // remarkEvent reads a comment, review comment or review. made is the action that
@@ -274,7 +275,7 @@ func pullEvent(p payload, e forge.Event) (forge.Event, error) {
 	if p.Action != "opened" && p.Action != "synchronize" && p.Action != "reopened" {
 		return ignored("no new commits"), nil
 	}
-	if p.Pull.Number != p.Number || !isCommit(p.Pull.Head.SHA) {
+	if p.Pull.Number != p.Number || !ask.IsCommit(p.Pull.Head.SHA) {
 		return forge.Event{}, unreadable("a pull request without its number or its head")
 	}
 	e.Kind, e.Commit = forge.EventPull, p.Pull.Head.SHA

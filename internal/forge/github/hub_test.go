@@ -15,6 +15,7 @@ import (
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/devworld/hub"
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask/asktest"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -32,7 +33,7 @@ type release struct {
 	client             *Client
 	ahead              time.Duration // of the service's clock
 	origin             signing.Origin
-	store              *sigstore
+	store              *asktest.Sigstore
 }
 
 func released(t *testing.T) *release {
@@ -41,7 +42,7 @@ func released(t *testing.T) *release {
 	t.Cleanup(h.Close)
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	r := &release{hub: h, ann: h.User("ann"), pia: h.User("pia"), rob: h.User("rob"), max: h.User("max"), store: newSigstore(t)}
+	r := &release{hub: h, ann: h.User("ann"), pia: h.User("pia"), rob: h.User("rob"), max: h.User("max"), store: asktest.New(t)}
 	org := h.Org("acme", r.max)
 	r.repo = h.Repo("acme/web", true)
 	for _, u := range []*hub.User{r.ann, r.pia, r.rob} {
@@ -81,8 +82,8 @@ func released(t *testing.T) *release {
 	o.RunInvocationURI = "https://github.com/acme/web/actions/runs/" + o.RunID + "/attempts/1"
 	r.origin = o
 	c := ours()
-	c.run, c.repository, c.commit = o.RunInvocationURI, o.SourceRepositoryIdentifier, sha
-	r.repo.Attest(string(built), r.store.attest(t, c))
+	c.Run, c.Repository, c.Commit = o.RunInvocationURI, o.SourceRepositoryIdentifier, sha
+	r.repo.Attest(string(built), r.store.Attest(t, c))
 	return r
 }
 
@@ -92,7 +93,7 @@ var everyQuestion = signing.ForgeQuestion{
 	Inputs: true, Attestation: true, WorkflowFile: true, PolicyFile: true, BuilderRepository: "acme/web",
 }
 
-func (r *release) ask(t *testing.T) *signing.ForgeFacts {
+func (r *release) question(t *testing.T) *signing.ForgeFacts {
 	t.Helper()
 	f, err := r.client.Ask(t.Context(), r.origin, images, everyQuestion)
 	if err != nil {
@@ -105,7 +106,7 @@ func (r *release) id(u *hub.User) string { return strconv.FormatInt(u.ID, 10) }
 
 func TestEveryQuestionIsAnsweredByTheStrictForge(t *testing.T) {
 	r := released(t)
-	f := r.ask(t)
+	f := r.question(t)
 	if f.Unknown != nil {
 		t.Fatalf("unknown: %v", f.Unknown)
 	}
@@ -190,12 +191,12 @@ func mustAccount(t *testing.T, r *release, login string) (id int64) {
 
 func TestWhatChangedOnTheForgeIsSeenAtOnce(t *testing.T) {
 	r := released(t)
-	before := r.ask(t)
+	before := r.question(t)
 	r.repo.Change(r.rules, func(s *hub.Ruleset) { s.Rules = s.Rules[1:] })
 	r.run.Again(r.pia)
 	r.repo.Allow(r.rob, "")
 	r.repo.Commit("main", hub.Commit{Message: "next", Author: r.ann, Committer: r.ann, Files: map[string]string{".sealwright/policy.yml": "version: 2\n"}})
-	after := r.ask(t)
+	after := r.question(t)
 	if before.Ref.RequiredApprovals != 1 || after.Ref.RequiredApprovals != 0 || !after.Ref.Since.After(before.Ref.Since) || !after.Ref.Contains || after.Ref.Commit == before.Ref.Commit {
 		t.Errorf("ref: %+v", after.Ref)
 	}
@@ -203,7 +204,7 @@ func TestWhatChangedOnTheForgeIsSeenAtOnce(t *testing.T) {
 		t.Errorf("%+v %+v %+v", after.Run, after.Pulls, after.PolicyFile)
 	}
 	r.origin.RunAttempt = "2"
-	if n := r.ask(t).Run; !n.Running || n.Actor.ID != r.id(r.max) || n.Restarter.ID != r.id(r.pia) || n.JobID != "" {
+	if n := r.question(t).Run; !n.Running || n.Actor.ID != r.id(r.max) || n.Restarter.ID != r.id(r.pia) || n.JobID != "" {
 		t.Errorf("the second attempt: %+v", n)
 	}
 }
@@ -217,7 +218,7 @@ func TestThePermissionThatIsMissingIsNamed(t *testing.T) {
 		r.in.Permit(permission, "")
 		r.hub.ExpireTokens()
 		r.ahead += minRenewal
-		f := r.ask(t)
+		f := r.question(t)
 		for _, p := range parts {
 			if !strings.Contains(f.Unknown[p], permission) {
 				t.Errorf("without %s: Unknown[%s] = %q", permission, p, f.Unknown[p])
@@ -227,7 +228,7 @@ func TestThePermissionThatIsMissingIsNamed(t *testing.T) {
 		r.hub.ExpireTokens()
 		r.ahead += minRenewal
 	}
-	if f := r.ask(t); f.Unknown != nil {
+	if f := r.question(t); f.Unknown != nil {
 		t.Errorf("with all of them: %v", f.Unknown)
 	}
 }
@@ -263,26 +264,26 @@ func TestTheOnlineCheckFindsWhatTheInstallationLacks(t *testing.T) {
 
 func TestATokenThatTheForgeRevokedOrThatIsOlderThanAPermissionIsRenewed(t *testing.T) {
 	r := released(t)
-	r.ask(t)
+	r.question(t)
 	r.hub.ExpireTokens()
-	if f := r.ask(t); len(f.Unknown) == 0 {
+	if f := r.question(t); len(f.Unknown) == 0 {
 		t.Error("a young token was given up at once")
 	}
 	r.ahead += minRenewal
-	if f := r.ask(t); f.Unknown != nil {
+	if f := r.question(t); f.Unknown != nil {
 		t.Errorf("a revoked token was kept: %v", f.Unknown)
 	}
 	// A permission that was just given is not in the token yet.
 	r.in.Permit("checks", "")
 	r.ahead += minRenewal
 	r.hub.ExpireTokens()
-	if f := r.ask(t); f.Unknown[signing.PartChecks] == "" {
+	if f := r.question(t); f.Unknown[signing.PartChecks] == "" {
 		t.Errorf("checks were told without the permission")
 	}
 	r.in.Permit("checks", "write")
 	r.ahead += minRenewal
-	r.ask(t) // is refused, and gives the token up
-	if f := r.ask(t); f.Unknown != nil {
+	r.question(t) // is refused, and gives the token up
+	if f := r.question(t); f.Unknown != nil {
 		t.Errorf("the new permission is not used: %v", f.Unknown)
 	}
 	r.hub.Do(func() { r.in.Suspended = true })

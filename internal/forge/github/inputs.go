@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -19,12 +20,12 @@ var withoutInputs = []string{"push", "create", "delete", "schedule", "release", 
 func (b *build) inputs(ctx context.Context) error {
 	switch {
 	case b.o.BuildTrigger == "":
-		return lacks("what triggered it")
+		return ask.Lacks("what triggered it")
 	case slices.Contains(withoutInputs, b.o.BuildTrigger):
 		b.facts.Inputs = &signing.InputFacts{Names: []string{}}
 		return nil
 	case b.o.BuildTrigger != "workflow_dispatch":
-		return &signing.Error{Code: signing.Invalid, Message: "GitHub does not tell what a run of " + clip(b.o.BuildTrigger) + " was given", Expected: "workflow_dispatch, or an event without inputs"}
+		return &signing.Error{Code: signing.Invalid, Message: "GitHub does not tell what a run of " + ask.Clip(b.o.BuildTrigger) + " was given", Expected: "workflow_dispatch, or an event without inputs"}
 	}
 	f, err := b.workflow(ctx, b.o.BuildConfigURI, b.o.BuildConfigDigest)
 	if err != nil {
@@ -36,7 +37,7 @@ func (b *build) inputs(ctx context.Context) error {
 	}
 	names, err := declared(text)
 	if err != nil {
-		return &signing.Error{Code: signing.Invalid, Message: "the inputs of " + clip(f.Path) + " cannot be told: " + clip(err.Error()), Fix: "write the file without anchors, aliases and tags"}
+		return &signing.Error{Code: signing.Invalid, Message: "the inputs of " + ask.Clip(f.Path) + " cannot be told: " + ask.Clip(err.Error()), Fix: "write the file without anchors, aliases and tags"}
 	}
 	b.facts.Inputs = &signing.InputFacts{Names: names}
 	return nil

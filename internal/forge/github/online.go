@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -64,7 +65,7 @@ func (c *Client) CheckOnline(ctx context.Context) []forge.Finding {
 			out = append(out, forge.Finding{What: name, Needed: "everything", Found: fmt.Sprintf("the key is that of App %d", self.ID), Fix: "configure the id that belongs to the key"})
 			continue
 		}
-		out = append(out, forge.Finding{What: name, OK: true, Needed: "everything", Found: clip(self.Slug)})
+		out = append(out, forge.Finding{What: name, OK: true, Needed: "everything", Found: ask.Clip(self.Slug)})
 		out = append(out, permissions(name, self.Permissions, "in the App's settings, Permissions")...)
 		for _, e := range events {
 			out = append(out, forge.Finding{What: name + ": event " + e.name, OK: slices.Contains(self.Events, e.name), Needed: e.why, Fix: "subscribe to it in the App's settings, Permissions & events"})
@@ -98,7 +99,7 @@ func permissions(name string, has map[string]string, where string) []forge.Findi
 		if found == "" {
 			found = "none"
 		}
-		out = append(out, forge.Finding{What: name + ": permission " + n.name + ": " + n.level, OK: ok, Needed: n.why, Found: clip(found), Fix: "give it " + where})
+		out = append(out, forge.Finding{What: name + ": permission " + n.name + ": " + n.level, OK: ok, Needed: n.why, Found: ask.Clip(found), Fix: "give it " + where})
 	}
 	return out
 }
@@ -116,9 +117,9 @@ func (c *Client) webhook(ctx context.Context, a *app, name string) []forge.Findi
 	}
 	insecure := fmt.Sprint(h.Insecure)
 	return []forge.Finding{
-		{What: name + ": webhook URL", OK: h.URL != "", Needed: "hearing of comments at once; without it they are polled", Found: clip(h.URL), Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url"},
-		{What: name + ": webhook content type", OK: h.ContentType == "json", Needed: "deliveries are read as JSON only", Found: clip(h.ContentType), Fix: "set it to application/json"},
-		{What: name + ": webhook verifies TLS", OK: insecure == "0", Needed: "nobody else may read deliveries", Found: clip("insecure_ssl " + insecure), Fix: "enable SSL verification"},
+		{What: name + ": webhook URL", OK: h.URL != "", Needed: "hearing of comments at once; without it they are polled", Found: ask.Clip(h.URL), Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url"},
+		{What: name + ": webhook content type", OK: h.ContentType == "json", Needed: "deliveries are read as JSON only", Found: ask.Clip(h.ContentType), Fix: "set it to application/json"},
+		{What: name + ": webhook verifies TLS", OK: insecure == "0", Needed: "nobody else may read deliveries", Found: ask.Clip("insecure_ssl " + insecure), Fix: "enable SSL verification"},
 		{What: name + ": webhook secret", OK: h.Secret != "" && len(c.secrets) > 0, Needed: "a delivery without a signature is refused", Found: secretFound(h.Secret != "", len(c.secrets) > 0), Fix: "set the same secret in the App's settings and in webhook.secrets"},
 	}
 }
@@ -151,13 +152,13 @@ func (c *Client) installations(ctx context.Context, a *app, name string) []forge
 		seen[i.ID] = true
 		where := fmt.Sprintf("%s: installation %d", name, i.ID)
 		if i.Account != nil {
-			where += " (" + clip(i.Account.Login) + ")"
+			where += " (" + ask.Clip(i.Account.Login) + ")"
 		}
 		if i.Suspended != nil {
 			out = append(out, forge.Finding{What: where, Needed: "everything", Found: "suspended", Fix: "have an owner of the organisation unsuspend the App"})
 			continue
 		}
-		out = append(out, forge.Finding{What: where, OK: true, Needed: "everything", Found: "repositories: " + clip(i.Selection)})
+		out = append(out, forge.Finding{What: where, OK: true, Needed: "everything", Found: "repositories: " + ask.Clip(i.Selection)})
 		out = append(out, permissions(where, i.Permissions, "by accepting the App's new permissions in the organisation's settings")...)
 	}
 	for id := range a.only {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-github/v60/github"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -18,46 +19,12 @@ import (
 // no approvers.
 const maxMembers = 2_000
 
-// from is one parsed entry of ApprovalGroup.From.
-type from struct {
-	text      string
-	level     string // of FORGE:permission=
-	id        string // of FORGE:@LOGIN#ID
-	org, team string // of FORGE:ORG/TEAM
-}
-
-// parse reads the entries of this forge.
-func (c *Client) parse(groups []string) ([]from, error) {
-	var out []from
-	for _, g := range groups {
-		f := from{text: g}
-		rest, ours := strings.CutPrefix(g, c.host+":")
-		name, isLevel := strings.CutPrefix(rest, "permission=")
-		account, isAccount := strings.CutPrefix(rest, "@")
-		good := ours
-		switch {
-		case isLevel:
-			f.level = name
-			good = good && (name == "write" || name == "maintain" || name == "admin")
-		case isAccount:
-			_, f.id, _ = strings.Cut(account, "#")
-			good = good && isNumber(f.id)
-		default:
-			f.org, f.team, _ = strings.Cut(rest, "/")
-			good = good && f.org != "" && f.team != "" && !strings.Contains(f.team, "/")
-		}
-		if !good {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "not a group of people on " + c.host, Expected: c.host + ":ORG/TEAM, " + c.host + ":@LOGIN#ID or " + c.host + ":permission=write, maintain or admin", Found: strconv.Quote(clip(g))}
-		}
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-// isNumber reports whether s is an id as GitHub writes it.
-func isNumber(s string) bool {
-	n, err := strconv.ParseInt(s, 10, 64)
-	return err == nil && n > 0 && strconv.FormatInt(n, 10) == s
+// words are how GitHub names groups of people.
+func (c *Client) words() ask.GroupWords {
+	return ask.GroupWords{Host: c.host, Form: "ORG/TEAM", Kind: "team", Named: func(name string) bool {
+		org, team, _ := strings.Cut(name, "/")
+		return org != "" && team != "" && !strings.Contains(team, "/")
+	}}
 }
 
 // member is an account with what Standing and Members need of it.
@@ -75,18 +42,18 @@ type member struct {
 
 // lookup asks for an account by its id.
 func (c *Client) lookup(ctx context.Context, g *github.Client, id string) (member, error) {
-	if !isNumber(id) {
-		return member{}, &signing.Error{Code: signing.Invalid, Message: "not the id of an account on " + c.host, Found: strconv.Quote(clip(id))}
+	if !ask.IsNumber(id) {
+		return member{}, &signing.Error{Code: signing.Invalid, Message: "not the id of an account on " + c.host, Found: strconv.Quote(ask.Clip(id))}
 	}
 	var u member
-	if err := c.get(ctx, g, path("user", id), nil, &u, ""); err != nil {
+	if err := c.get(ctx, g, ask.Path("user", id), nil, &u, ""); err != nil {
 		if errors.Is(err, signing.NotFound) {
 			return member{}, &signing.Error{Code: signing.NotFound, Message: "there is no account " + id + " on " + c.host, Err: err}
 		}
 		return member{}, err
 	}
 	if strconv.FormatInt(u.ID, 10) != id || u.Login == "" {
-		return member{}, garbled("account "+id, "it is another one")
+		return member{}, ask.Garbled("account "+id, "it is another one")
 	}
 	return u, nil
 }
@@ -109,7 +76,7 @@ func (c *Client) Account(ctx context.Context, id string) (signing.Account, error
 func (c *Client) anywhere(ctx context.Context) (*github.Client, error) {
 	var last error
 	for _, a := range c.apps {
-		all, err := list[granted](ctx, c, a.jwt, path("app", "installations"), nil, maxInstallations, "")
+		all, err := list[granted](ctx, c, a.jwt, ask.Path("app", "installations"), nil, maxInstallations, "")
 		if err != nil {
 			last = err
 			continue
@@ -129,14 +96,12 @@ func (c *Client) anywhere(ctx context.Context) (*github.Client, error) {
 
 // around is the place of r. That of the zero Repository, which is one of another
 // forge, has no name: only teams and accounts can be asked for there.
-func (c *Client) around(ctx context.Context, r forge.Repository, asked []from) (*place, error) {
+func (c *Client) around(ctx context.Context, r forge.Repository, asked []ask.Group) (*place, error) {
 	if r != (forge.Repository{}) {
 		return c.place(ctx, r)
 	}
-	for _, f := range asked {
-		if f.level != "" {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "nobody has a permission on " + c.host + " in a repository of another forge", Expected: c.host + ":ORG/TEAM or " + c.host + ":@LOGIN#ID", Found: strconv.Quote(clip(f.text)), Fix: "name a team in the policy"}
-		}
+	if err := c.words().Elsewhere(asked); err != nil {
+		return nil, err
 	}
 	g, err := c.anywhere(ctx)
 	if err != nil {
@@ -160,7 +125,7 @@ func (c *Client) permission(ctx context.Context, p *place, u user) (level, error
 		Role       string  `json:"role_name"`
 		User       *member `json:"user"`
 	}
-	err := c.get(ctx, p.client, path("repos", p.owner, p.name, "collaborators", u.Login, "permission"), nil, &got, "metadata: read")
+	err := c.get(ctx, p.client, ask.Path("repos", p.owner, p.name, "collaborators", u.Login, "permission"), nil, &got, "metadata: read")
 	switch {
 	case errors.Is(err, signing.NotFound):
 		return level{}, nil
@@ -179,10 +144,10 @@ func (c *Client) permission(ctx context.Context, p *place, u user) (level, error
 
 // Standing implements forge.People. Nothing is remembered: each call asks.
 func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.Account, groups []string) (forge.Standing, error) {
-	if who.Forge != c.host {
-		return forge.Standing{}, &signing.Error{Code: signing.Invalid, Message: "an account of another forge", Expected: c.host, Found: clip(who.Forge)}
+	if err := ask.OfForge(c.host, "an account", who.Forge); err != nil {
+		return forge.Standing{}, err
 	}
-	asked, err := c.parse(groups)
+	asked, err := c.words().Parse(groups)
 	if err != nil {
 		return forge.Standing{}, err
 	}
@@ -209,15 +174,15 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	}
 	teams := false
 	for _, f := range asked {
-		in := f.id == who.ID || f.level != "" && may.has(f.level)
-		if f.team != "" {
+		in := f.ID == who.ID || f.Permission != "" && may.has(f.Permission)
+		if f.Name != "" {
 			if in, err = c.inTeam(ctx, p, f, u.Login); err != nil {
 				return forge.Standing{}, err
 			}
 			teams = teams || in
 		}
 		if in {
-			out.Groups = append(out.Groups, f.text)
+			out.Groups = append(out.Groups, f.Text)
 		}
 	}
 	if !teams {
@@ -237,15 +202,16 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 
 // inTeam reports whether a login has an active membership of a team, or of a team
 // below it. A team that is not there has no members.
-func (c *Client) inTeam(ctx context.Context, p *place, f from, login string) (bool, error) {
-	g, err := c.organisation(ctx, p, f.org)
+func (c *Client) inTeam(ctx context.Context, p *place, f ask.Group, login string) (bool, error) {
+	org, team, _ := strings.Cut(f.Name, "/")
+	g, err := c.organisation(ctx, p, org)
 	if err != nil {
 		return false, err
 	}
 	var m struct {
 		State string `json:"state"`
 	}
-	err = c.get(ctx, g, path("orgs", f.org, "teams", f.team, "memberships", login), nil, &m, "members: read")
+	err = c.get(ctx, g, ask.Path("orgs", org, "teams", team, "memberships", login), nil, &m, "members: read")
 	if errors.Is(err, signing.NotFound) {
 		return false, nil
 	}
@@ -260,7 +226,7 @@ func (c *Client) organisation(ctx context.Context, p *place, org string) (*githu
 	}
 	for _, a := range c.apps {
 		var found granted
-		err := c.get(ctx, a.jwt, path("orgs", org, "installation"), nil, &found, "")
+		err := c.get(ctx, a.jwt, ask.Path("orgs", org, "installation"), nil, &found, "")
 		switch {
 		case errors.Is(err, signing.NotFound):
 		case err != nil:
@@ -269,12 +235,12 @@ func (c *Client) organisation(ctx context.Context, p *place, org string) (*githu
 			return c.installed(a, found.ID), nil
 		}
 	}
-	return nil, &signing.Error{Code: signing.Denied, Message: "the teams of " + clip(org) + " on " + c.host + " cannot be read", Found: "no GitHub App of this service is installed on that organisation", Fix: "install the App there with the permission members: read, or name a team of the repository's own organisation"}
+	return nil, &signing.Error{Code: signing.Denied, Message: "the teams of " + ask.Clip(org) + " on " + c.host + " cannot be read", Found: "no GitHub App of this service is installed on that organisation", Fix: "install the App there with the permission members: read, or name a team of the repository's own organisation"}
 }
 
 // Members implements forge.People.
 func (c *Client) Members(ctx context.Context, r forge.Repository, groups []string) (map[string][]signing.Account, error) {
-	asked, err := c.parse(groups)
+	asked, err := c.words().Parse(groups)
 	if err != nil {
 		return nil, err
 	}
@@ -288,10 +254,10 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 		if err != nil {
 			return nil, err
 		}
-		out[f.text] = []signing.Account{}
+		out[f.Text] = []signing.Account{}
 		for _, u := range people {
 			if a := c.account(&u.user); a.Known() && !a.Bot && u.Suspended == nil {
-				out[f.text] = append(out[f.text], a)
+				out[f.Text] = append(out[f.Text], a)
 			}
 		}
 	}
@@ -299,33 +265,34 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 }
 
 // group lists the people of one entry.
-func (c *Client) group(ctx context.Context, p *place, f from) ([]member, error) {
+func (c *Client) group(ctx context.Context, p *place, f ask.Group) ([]member, error) {
 	switch {
-	case f.id != "":
-		u, err := c.lookup(ctx, p.client, f.id)
-		return []member{u}, named(f.text, err)
-	case f.level != "":
-		asked := f.level
+	case f.ID != "":
+		u, err := c.lookup(ctx, p.client, f.ID)
+		return []member{u}, named(f.Text, err)
+	case f.Permission != "":
+		asked := f.Permission
 		if asked == "write" {
 			asked = "push"
 		}
-		all, err := list[member](ctx, c, p.client, path("repos", p.owner, p.name, "collaborators"), url.Values{"affiliation": {"all"}, "permission": {asked}}, maxMembers, "metadata: read")
+		all, err := list[member](ctx, c, p.client, ask.Path("repos", p.owner, p.name, "collaborators"), url.Values{"affiliation": {"all"}, "permission": {asked}}, maxMembers, "metadata: read")
 		var out []member
 		for _, u := range all {
 			l := level{admin: u.Permissions.Admin, maintains: u.Permissions.Maintain || u.Permissions.Admin, writes: u.Permissions.Push || u.Permissions.Admin}
-			if l.has(f.level) {
+			if l.has(f.Permission) {
 				out = append(out, u)
 			}
 		}
-		return out, named(f.text, err)
+		return out, named(f.Text, err)
 	}
-	g, err := c.organisation(ctx, p, f.org)
+	org, team, _ := strings.Cut(f.Name, "/")
+	g, err := c.organisation(ctx, p, org)
 	if err != nil {
 		return nil, err
 	}
 	// Those of teams below it are among them; those who did not accept are not.
-	all, err := list[member](ctx, c, g, path("orgs", f.org, "teams", f.team, "members"), url.Values{"role": {"all"}}, maxMembers, "members: read")
-	return all, named(f.text, err)
+	all, err := list[member](ctx, c, g, ask.Path("orgs", org, "teams", team, "members"), url.Values{"role": {"all"}}, maxMembers, "members: read")
+	return all, named(f.Text, err)
 }
 
 // named says which group an error is about.
@@ -335,7 +302,7 @@ func named(group string, err error) error {
 		return err
 	}
 	out := *e
-	out.Message = fmt.Sprintf("group %s: %s", clip(group), e.Message)
+	out.Message = fmt.Sprintf("group %s: %s", ask.Clip(group), e.Message)
 	if e.Code == signing.NotFound {
 		out.Fix = "correct the group in the policy; if it is there, give the App the permission members: read"
 	}

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -101,15 +102,15 @@ func words(s forge.CheckState) (status, conclusion string, err error) {
 	case forge.CheckNeutral:
 		return "completed", "neutral", nil
 	}
-	return "", "", &signing.Error{Code: signing.Invalid, Message: "not the state of a check", Found: strconv.Quote(clip(string(s)))}
+	return "", "", &signing.Error{Code: signing.Invalid, Message: "not the state of a check", Found: strconv.Quote(ask.Clip(string(s)))}
 }
 
 // Check implements forge.Reports. Texts that are too long are cut. A check run
 // without an id, but with the key of one that is there, updates that one: its
 // making may have been answered to nobody.
 func (c *Client) Check(ctx context.Context, r forge.Repository, k forge.Check) (string, error) {
-	if !isCommit(k.Commit) || k.Name == "" {
-		return "", &signing.Error{Code: signing.Invalid, Message: "a check needs a name and the id of a commit", Found: strconv.Quote(clip(k.Name + " " + k.Commit))}
+	if !ask.IsCommit(k.Commit) || k.Name == "" {
+		return "", &signing.Error{Code: signing.Invalid, Message: "a check needs a name and the id of a commit", Found: strconv.Quote(ask.Clip(k.Name + " " + k.Commit))}
 	}
 	in, err := c.body(k)
 	if err != nil {
@@ -130,7 +131,7 @@ func (c *Client) Check(ctx context.Context, r forge.Repository, k forge.Check) (
 	// GitHub adds the annotations of each request to those that are there.
 	notes = notes[min(there.Output.Notes, len(notes)):]
 	in.Output.Annotations = notes[:min(len(notes), notesAtOnce)]
-	method, at := http.MethodPost, path("repos", p.owner, p.name, "check-runs")
+	method, at := http.MethodPost, ask.Path("repos", p.owner, p.name, "check-runs")
 	if there.ID > 0 {
 		method, at = http.MethodPatch, at+"/"+strconv.FormatInt(there.ID, 10)
 		in.SHA = ""
@@ -140,13 +141,13 @@ func (c *Client) Check(ctx context.Context, r forge.Repository, k forge.Check) (
 		return "", err
 	}
 	if made.ID <= 0 {
-		return "", garbled("the check run", "it has no id")
+		return "", ask.Garbled("the check run", "it has no id")
 	}
 	id := strconv.FormatInt(made.ID, 10)
 	in.SHA = ""
 	for part := range slices.Chunk(notes[len(in.Output.Annotations):], notesAtOnce) {
 		in.Output.Annotations = part
-		if _, err := c.do(ctx, p.client, http.MethodPatch, path("repos", p.owner, p.name, "check-runs", id), nil, in, nil, "checks: write"); err != nil {
+		if _, err := c.do(ctx, p.client, http.MethodPatch, ask.Path("repos", p.owner, p.name, "check-runs", id), nil, in, nil, "checks: write"); err != nil {
 			return id, err
 		}
 	}
@@ -169,7 +170,7 @@ func (c *Client) body(k forge.Check) (writtenRun, error) {
 	}
 	for _, b := range k.Buttons {
 		if !within(b.Label, maxLabel) || !within(b.Description, maxHint) || !within(b.Identifier, maxIdentifier) {
-			return writtenRun{}, &signing.Error{Code: signing.Invalid, Message: "a button of a check run has a text that is empty or too long", Expected: "label and identifier of at most 20 characters, description of at most 40", Found: strconv.Quote(clip(b.Label + ", " + b.Description + ", " + b.Identifier))}
+			return writtenRun{}, &signing.Error{Code: signing.Invalid, Message: "a button of a check run has a text that is empty or too long", Expected: "label and identifier of at most 20 characters, description of at most 40", Found: strconv.Quote(ask.Clip(b.Label + ", " + b.Description + ", " + b.Identifier))}
 		}
 		in.Actions = append(in.Actions, button(b))
 	}
@@ -188,7 +189,7 @@ func (c *Client) there(ctx context.Context, p *place, k forge.Check) (keptRun, e
 		return keptRun{}, nil
 	}
 	q := url.Values{"check_name": {k.Name}, "app_id": {strconv.FormatInt(p.app.id, 10)}, "filter": {"all"}}
-	all, err := wrapped[keptRun](ctx, c, p.client, path("repos", p.owner, p.name, "commits", k.Commit, "check-runs"), q, "check_runs", maxSameName, "checks: read")
+	all, err := wrapped[keptRun](ctx, c, p.client, ask.Path("repos", p.owner, p.name, "commits", k.Commit, "check-runs"), q, "check_runs", maxSameName, "checks: read")
 	if err != nil {
 		return keptRun{}, err
 	}
@@ -201,15 +202,15 @@ func (c *Client) there(ctx context.Context, p *place, k forge.Check) (keptRun, e
 }
 
 func (c *Client) readRun(ctx context.Context, p *place, id string) (keptRun, error) {
-	if !isNumber(id) {
-		return keptRun{}, &signing.Error{Code: signing.Invalid, Message: "not the id of a check run", Found: strconv.Quote(clip(id))}
+	if !ask.IsNumber(id) {
+		return keptRun{}, &signing.Error{Code: signing.Invalid, Message: "not the id of a check run", Found: strconv.Quote(ask.Clip(id))}
 	}
 	var k keptRun
-	if err := c.get(ctx, p.client, path("repos", p.owner, p.name, "check-runs", id), nil, &k, "checks: read"); err != nil {
+	if err := c.get(ctx, p.client, ask.Path("repos", p.owner, p.name, "check-runs", id), nil, &k, "checks: read"); err != nil {
 		return keptRun{}, err
 	}
 	if strconv.FormatInt(k.ID, 10) != id {
-		return keptRun{}, garbled("check run "+id, "it is another one")
+		return keptRun{}, ask.Garbled("check run "+id, "it is another one")
 	}
 	if k.App == nil || k.App.ID != p.app.id {
 		return keptRun{}, &signing.Error{Code: signing.Denied, Message: "check run " + id + " is another App's", Expected: fmt.Sprintf("one of App %d", p.app.id)}
@@ -235,7 +236,7 @@ func (c *Client) ReadCheck(ctx context.Context, r forge.Repository, id string) (
 		}
 	}
 	if k.Status == "completed" && out.State == forge.CheckRunning {
-		return forge.Check{}, garbled("check run "+id, "its conclusion is none of ours: "+k.Conclusion)
+		return forge.Check{}, ask.Garbled("check run "+id, "its conclusion is none of ours: "+k.Conclusion)
 	}
 	return out, nil
 }
@@ -245,7 +246,7 @@ func annotations(notes []forge.Note) ([]annotation, error) {
 	var out []annotation
 	for _, n := range notes[:min(len(notes), maxNotes)] {
 		if n.Path == "" || n.Message == "" || n.Level != "notice" && n.Level != "warning" && n.Level != "failure" {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "a note of a check run lacks its path, its message or its level", Found: strconv.Quote(clip(n.Path + " " + n.Level))}
+			return nil, &signing.Error{Code: signing.Invalid, Message: "a note of a check run lacks its path, its message or its level", Found: strconv.Quote(ask.Clip(n.Path + " " + n.Level))}
 		}
 		line := max(n.Line, 1)
 		out = append(out, annotation{Path: n.Path, StartLine: line, EndLine: line, Level: n.Level, Title: shorten(n.Title, maxCheckTitle), Message: shorten(n.Message, maxNote)})
@@ -259,8 +260,8 @@ func (c *Client) Status(ctx context.Context, r forge.Repository, s forge.Status)
 		forge.CheckRunning: "pending", forge.CheckWaiting: "pending", forge.CheckPassed: "success", forge.CheckNeutral: "success",
 		forge.CheckFailed: "failure", forge.CheckCanceled: "error",
 	}[s.State]
-	if state == "" || !isCommit(s.Commit) || s.Context == "" {
-		return &signing.Error{Code: signing.Invalid, Message: "a status needs a state, a context and the id of a commit", Found: strconv.Quote(clip(string(s.State) + ", " + s.Context + ", " + s.Commit))}
+	if state == "" || !ask.IsCommit(s.Commit) || s.Context == "" {
+		return &signing.Error{Code: signing.Invalid, Message: "a status needs a state, a context and the id of a commit", Found: strconv.Quote(ask.Clip(string(s.State) + ", " + s.Context + ", " + s.Commit))}
 	}
 	p, err := c.place(ctx, r)
 	if err != nil {
@@ -272,7 +273,7 @@ func (c *Client) Status(ctx context.Context, r forge.Repository, s forge.Status)
 		Description string `json:"description,omitempty"`
 		URL         string `json:"target_url,omitempty"`
 	}{state, shorten(s.Context, maxContext), shorten(s.Description, maxDescription), s.URL}
-	_, err = c.do(ctx, p.client, http.MethodPost, path("repos", p.owner, p.name, "statuses", s.Commit), nil, in, nil, "statuses: write")
+	_, err = c.do(ctx, p.client, http.MethodPost, ask.Path("repos", p.owner, p.name, "statuses", s.Commit), nil, in, nil, "statuses: write")
 	return err
 }
 

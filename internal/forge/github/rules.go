@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -23,8 +24,8 @@ const (
 // ref asks for a branch or tag by its exact name, and for how it is protected.
 func (b *build) ref(ctx context.Context, name string) (*signing.RefFacts, error) {
 	rest, ok := strings.CutPrefix(name, "refs/")
-	if !ok || rest == "" || !isCommit(b.o.SourceRepositoryDigest) {
-		return nil, lacks("a ref and a commit")
+	if !ok || rest == "" || !ask.IsCommit(b.o.SourceRepositoryDigest) {
+		return nil, ask.Lacks("a ref and a commit")
 	}
 	f := &signing.RefFacts{Ref: name}
 	var r struct {
@@ -32,14 +33,14 @@ func (b *build) ref(ctx context.Context, name string) (*signing.RefFacts, error)
 		Object gitObject `json:"object"`
 	}
 	// A slash in the name separates path segments here, as GitHub documents it.
-	at := path("repos", b.at.owner, b.at.name, "git", "ref") + "/" + path(strings.Split(rest, "/")...)
+	at := ask.Path("repos", b.at.owner, b.at.name, "git", "ref") + "/" + ask.Path(strings.Split(rest, "/")...)
 	switch err := b.get(ctx, b.at.client, at, nil, &r, "contents: read"); {
 	case errors.Is(err, signing.NotFound):
 		return f, nil
 	case err != nil:
 		return nil, err
 	case r.Ref != name:
-		return nil, garbled(clip(name), "it is another ref")
+		return nil, ask.Garbled(ask.Clip(name), "it is another ref")
 	}
 	commit, err := b.peel(ctx, r.Object)
 	if err != nil {
@@ -65,15 +66,15 @@ type gitObject struct {
 func (b *build) peel(ctx context.Context, o gitObject) (string, error) {
 	for range maxTagDepth {
 		switch {
-		case o.Type == "commit" && isCommit(o.SHA):
+		case o.Type == "commit" && ask.IsCommit(o.SHA):
 			return o.SHA, nil
-		case o.Type != "tag" || !isCommit(o.SHA):
-			return "", &signing.Error{Code: signing.Invalid, Message: "the ref points to no commit", Found: clip(o.Type)}
+		case o.Type != "tag" || !ask.IsCommit(o.SHA):
+			return "", &signing.Error{Code: signing.Invalid, Message: "the ref points to no commit", Found: ask.Clip(o.Type)}
 		}
 		var t struct {
 			Object gitObject `json:"object"`
 		}
-		if err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "git", "tags", o.SHA), nil, &t, "contents: read"); err != nil {
+		if err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "git", "tags", o.SHA), nil, &t, "contents: read"); err != nil {
 			return "", err
 		}
 		o = t.Object
@@ -88,14 +89,14 @@ func (b *build) contains(ctx context.Context, head string) (bool, error) {
 		return true, nil
 	}
 	var v comparison
-	err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "compare", commit+"..."+head), url.Values{"per_page": {"1"}}, &v, "contents: read")
+	err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "compare", commit+"..."+head), url.Values{"per_page": {"1"}}, &v, "contents: read")
 	switch {
 	case errors.Is(err, signing.NotFound): // no common history, or no such commit
 		return false, nil
 	case err != nil:
 		return false, err
 	case v.Status == "":
-		return false, garbled("the comparison", "it has no status")
+		return false, ask.Garbled("the comparison", "it has no status")
 	}
 	return (v.Status == "ahead" || v.Status == "identical") && v.MergeBase != nil && v.MergeBase.SHA == commit, nil
 }
@@ -125,9 +126,9 @@ func (b *build) protection(ctx context.Context, f *signing.RefFacts) error {
 	alone := *f
 	classic, err := b.classic(ctx, branch)
 	switch {
-	case permanent(err) && !f.Protected:
+	case ask.Permanent(err) && !f.Protected:
 		return err // nothing is known to protect it
-	case permanent(err):
+	case ask.Permanent(err):
 		// It could only add to what the rulesets demand, so they hold without it.
 		f.Rules = append(f.Rules, "branch protection (cannot be read: "+err.Error()+")")
 	case err != nil:
@@ -182,7 +183,7 @@ type ruleset struct {
 }
 
 // label names the ruleset in RefFacts.Rules.
-func (r ruleset) label() string { return fmt.Sprintf("ruleset %d (%s)", r.ID, clip(r.Name)) }
+func (r ruleset) label() string { return fmt.Sprintf("ruleset %d (%s)", r.ID, ask.Clip(r.Name)) }
 
 // apply adds the ruleset's demands to f.
 func (r ruleset) apply(f *signing.RefFacts) {
@@ -259,7 +260,7 @@ func bypasser(kind string, id *int64) string {
 	case kind == "DeployKey":
 		return "deploy keys"
 	}
-	return clip(kind) + " " + n
+	return ask.Clip(kind) + " " + n
 }
 
 // branchRules returns the rulesets in force for a branch, those of organisation
@@ -269,7 +270,7 @@ func (b *build) branchRules(ctx context.Context, branch string) ([]ruleset, erro
 		rule
 		Ruleset int64 `json:"ruleset_id"`
 	}
-	all, err := list[active](ctx, b.Client, b.at.client, path("repos", b.at.owner, b.at.name, "rules", "branches", branch), nil, maxRules, "metadata: read")
+	all, err := list[active](ctx, b.Client, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "rules", "branches", branch), nil, maxRules, "metadata: read")
 	if err != nil {
 		return nil, err
 	}
@@ -293,12 +294,12 @@ func (b *build) branchRules(ctx context.Context, branch string) ([]ruleset, erro
 // read is known by its id alone: its rules hold, and who may pass by is unknown.
 func (b *build) ruleset(ctx context.Context, id int64) (ruleset, error) {
 	var r ruleset
-	err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "rulesets", strconv.FormatInt(id, 10)), url.Values{"includes_parents": {"true"}}, &r, "metadata: read")
-	if permanent(err) {
+	err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "rulesets", strconv.FormatInt(id, 10)), url.Values{"includes_parents": {"true"}}, &r, "metadata: read")
+	if ask.Permanent(err) {
 		return ruleset{ID: id, Name: "cannot be read"}, nil
 	}
 	if err == nil && r.ID != id {
-		err = garbled(fmt.Sprintf("ruleset %d", id), "it is another one")
+		err = ask.Garbled(fmt.Sprintf("ruleset %d", id), "it is another one")
 	}
 	return r, err
 }
@@ -306,7 +307,7 @@ func (b *build) ruleset(ctx context.Context, id int64) (ruleset, error) {
 // tagRules returns the rulesets in force for a tag. GitHub has no list of the
 // rules of a tag, so the conditions are held against its name here.
 func (b *build) tagRules(ctx context.Context, ref string) ([]ruleset, error) {
-	all, err := list[ruleset](ctx, b.Client, b.at.client, path("repos", b.at.owner, b.at.name, "rulesets"), url.Values{"includes_parents": {"true"}, "targets": {"tag"}}, maxRules, "metadata: read")
+	all, err := list[ruleset](ctx, b.Client, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "rulesets"), url.Values{"includes_parents": {"true"}, "targets": {"tag"}}, maxRules, "metadata: read")
 	if err != nil {
 		return nil, err
 	}
@@ -356,13 +357,13 @@ func (e *enabled) is(v bool) bool { return e != nil && e.Enabled != nil && *e.En
 // classic returns the branch's classic protection, nil where it has none.
 func (b *build) classic(ctx context.Context, branch string) (*protection, error) {
 	var p protection
-	err := b.get(ctx, b.at.client, path("repos", b.at.owner, b.at.name, "branches", branch, "protection"), nil, &p, "administration: read")
+	err := b.get(ctx, b.at.client, ask.Path("repos", b.at.owner, b.at.name, "branches", branch, "protection"), nil, &p, "administration: read")
 	var e *signing.Error
 	if errors.As(err, &e) && e.Code == signing.NotFound && strings.Contains(e.Found, "Branch not protected") {
 		return nil, nil
 	}
 	if err == nil && p.URL == "" {
-		err = garbled("the protection of "+clip(branch), "it says nothing")
+		err = ask.Garbled("the protection of "+ask.Clip(branch), "it says nothing")
 	}
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ var askRef = signing.ForgeQuestion{Ref: true, Since: true}
 func TestABranchIsToldWithItsRulesets(t *testing.T) {
 	f, c := world(t)
 	ruled(f)
-	got := ask(t, c, origin(), askRef).Ref
+	got := question(t, c, origin(), askRef).Ref
 	want := &signing.RefFacts{
 		Ref: "refs/heads/main", Exists: true, Commit: head, Contains: true, Protected: true, RequiredApprovals: 2, CodeOwners: true, DismissStale: true,
 		LastPushApproval: true, BlockForcePush: true, BlockDeletion: true, SignedCommits: true, Rules: []string{"ruleset 12 (main)"},
@@ -52,12 +52,12 @@ func TestABranchIsToldWithItsRulesets(t *testing.T) {
 func TestABranchWithoutProtectionOrThatIsNotThereIsSaidSo(t *testing.T) {
 	f, c := world(t)
 	branch(f)
-	got := ask(t, c, origin(), askRef).Ref
+	got := question(t, c, origin(), askRef).Ref
 	if d := cmp.Diff(&signing.RefFacts{Ref: "refs/heads/main", Exists: true, Commit: head, Contains: true}, got); d != "" {
 		t.Error(d)
 	}
 	f.set("GET "+web+"/git/ref/heads/main", fails(404, "Not Found"))
-	if got := ask(t, c, origin(), askRef).Ref; got.Exists || got.Contains {
+	if got := question(t, c, origin(), askRef).Ref; got.Exists || got.Contains {
 		t.Errorf("%+v", got)
 	}
 }
@@ -74,7 +74,7 @@ func TestABranchThatDoesNotHoldTheCommitIsSaidSo(t *testing.T) {
 		f, c := world(t)
 		branch(f)
 		f.set("GET "+web+"/compare/"+sha+"..."+head, h)
-		if got := ask(t, c, origin(), askRef).Ref; !got.Exists || got.Contains {
+		if got := question(t, c, origin(), askRef).Ref; !got.Exists || got.Contains {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -86,7 +86,7 @@ func TestABranchNameWithASlashIsAskedForAsItIs(t *testing.T) {
 	f.set("GET "+web+"/rules/branches/release%2F1.x", says(`[{"type":"deletion","ruleset_id":12}]`))
 	f.set("GET "+web+"/rulesets/12", says(`{"id":12,"name":"r","bypass_actors":[],"updated_at":"2026-01-05T00:00:00Z"}`))
 	f.set("GET "+web+"/branches/release%2F1.x/protection", fails(404, "Branch not protected"))
-	facts := ask(t, c, origin(), signing.ForgeQuestion{Branches: []string{"refs/heads/release/1.x", "refs/heads/gone"}})
+	facts := question(t, c, origin(), signing.ForgeQuestion{Branches: []string{"refs/heads/release/1.x", "refs/heads/gone"}})
 	if len(facts.Branches) != 2 || !facts.Branches[0].Contains || !facts.Branches[0].BlockDeletion || facts.Branches[1].Exists {
 		t.Errorf("%+v %v", facts.Branches, facts.Unknown)
 	}
@@ -104,21 +104,21 @@ func TestTagsAreFollowedToTheirCommit(t *testing.T) {
 	f.set("GET "+web+"/rulesets", says(`[]`))
 	at := "GET " + web + "/git/ref/tags/v1.0.0"
 	f.set(at, says(fmt.Sprintf(`{"ref":"refs/tags/v1.0.0","object":{"type":"commit","sha":%q}}`, sha)))
-	if got := ask(t, c, o, askRef).Ref; !got.Contains || got.Protected {
+	if got := question(t, c, o, askRef).Ref; !got.Contains || got.Protected {
 		t.Errorf("a light tag: %+v", got)
 	}
 	tag := strings.Repeat("a", 40)
 	f.set(at, says(fmt.Sprintf(`{"ref":"refs/tags/v1.0.0","object":{"type":"tag","sha":%q}}`, tag)))
 	f.set("GET "+web+"/git/tags/"+tag, says(fmt.Sprintf(`{"object":{"type":"commit","sha":%q}}`, sha)))
-	if got := ask(t, c, o, askRef).Ref; !got.Contains || got.Commit != sha {
+	if got := question(t, c, o, askRef).Ref; !got.Contains || got.Commit != sha {
 		t.Errorf("an annotated tag: %+v", got)
 	}
 	f.set("GET "+web+"/git/tags/"+tag, says(fmt.Sprintf(`{"object":{"type":"tag","sha":%q}}`, tag)))
-	if why := ask(t, c, o, askRef).Unknown[signing.PartRef]; !strings.Contains(why, "levels") {
+	if why := question(t, c, o, askRef).Unknown[signing.PartRef]; !strings.Contains(why, "levels") {
 		t.Errorf("a tag of itself: %q", why)
 	}
 	f.set("GET "+web+"/git/tags/"+tag, says(fmt.Sprintf(`{"object":{"type":"tree","sha":%q}}`, tag)))
-	if why := ask(t, c, o, askRef).Unknown[signing.PartRef]; !strings.Contains(why, "no commit") {
+	if why := question(t, c, o, askRef).Unknown[signing.PartRef]; !strings.Contains(why, "no commit") {
 		t.Errorf("a tag of a tree: %q", why)
 	}
 }
@@ -137,16 +137,16 @@ func TestATagIsProtectedByTheRulesetsWhoseConditionsItMeets(t *testing.T) {
 	set(2, `"~ALL"`, ``, "evaluate")
 	set(3, `"~ALL"`, ``, "active")
 	set(4, `"refs/tags/w*"`, ``, "active")
-	got := ask(t, c, o, askRef).Ref
+	got := question(t, c, o, askRef).Ref
 	if !got.Protected || !got.BlockForcePush || !got.BlockDeletion || !slices.Equal(got.Rules, []string{"ruleset 1 (tags)"}) || !slices.Equal(got.Bypass, []string{"admins"}) || got.Since.Day() != 3 {
 		t.Errorf("%+v", got)
 	}
 	set(1, `"refs/tags/v*"`, `"refs/tags/v1.*"`, "active")
-	if got := ask(t, c, o, askRef).Ref; got.Protected {
+	if got := question(t, c, o, askRef).Ref; got.Protected {
 		t.Errorf("an excluded tag: %+v", got)
 	}
 	set(1, `"refs/tags/v*"`, ``, "disabled") // since it was listed
-	if got := ask(t, c, o, askRef).Ref; got.Protected {
+	if got := question(t, c, o, askRef).Ref; got.Protected {
 		t.Errorf("a disabled ruleset: %+v", got)
 	}
 	cannot(t, "GET "+web+"/rulesets", "metadata: read", signing.PartRef, o, askRef, func(n *fake) { maps.Copy(n.answers, f.answers) })
@@ -160,7 +160,7 @@ func TestRulesThatGuardNoWriterProtectNothing(t *testing.T) {
 	for _, id := range []string{"42", "73"} {
 		f.set("GET "+web+"/rulesets/"+id, says(`{"id":`+id+`,"name":"x","bypass_actors":[]}`))
 	}
-	if got := ask(t, c, origin(), askRef).Ref; got.Protected || len(got.Rules) != 0 {
+	if got := question(t, c, origin(), askRef).Ref; got.Protected || len(got.Rules) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -172,7 +172,7 @@ func TestWhoMayBypassIsListedAndUnknownIsSaid(t *testing.T) {
 		{"actor_id":null,"actor_type":"OrganizationAdmin","bypass_mode":"always"},{"actor_id":7,"actor_type":"Team","bypass_mode":"pull_request"},
 		{"actor_id":34,"actor_type":"Integration","bypass_mode":"always"},{"actor_id":null,"actor_type":"DeployKey","bypass_mode":"always"},{"actor_id":4,"actor_type":"RepositoryRole","bypass_mode":"exempt"}]}`))
 	want := []string{"organisation admins", "team 7 (in pull requests)", "app 34", "deploy keys", "role write"}
-	if got := ask(t, c, origin(), askRef).Ref.Bypass; !slices.Equal(got, want) {
+	if got := question(t, c, origin(), askRef).Ref.Bypass; !slices.Equal(got, want) {
 		t.Errorf("bypass = %q, want %q", got, want)
 	}
 	for name, h := range map[string]http.HandlerFunc{
@@ -181,7 +181,7 @@ func TestWhoMayBypassIsListedAndUnknownIsSaid(t *testing.T) {
 		"not to be read": fails(404, "Not Found"),
 	} {
 		f.set("GET "+web+"/rulesets/12", h)
-		got := ask(t, c, origin(), askRef).Ref
+		got := question(t, c, origin(), askRef).Ref
 		if !got.Protected || len(got.Bypass) != 1 || !strings.HasPrefix(got.Bypass[0], "unknown: ") || !strings.Contains(got.Bypass[0], "administration: write") {
 			t.Errorf("%s: %+v", name, got)
 		}
@@ -194,7 +194,7 @@ func TestClassicProtectionAddsToTheRulesets(t *testing.T) {
 	f.set("GET "+web+"/rules/branches/main", says(`[{"type":"deletion","ruleset_id":12}]`))
 	// GitHub's own example demands two reviews and allows force pushes and deletions.
 	f.set("GET "+web+"/branches/main/protection", says(recorded(t, "protection.json")))
-	got := ask(t, c, origin(), askRef).Ref
+	got := question(t, c, origin(), askRef).Ref
 	want := &signing.RefFacts{
 		Ref: "refs/heads/main", Exists: true, Commit: head, Contains: true, Protected: true, RequiredApprovals: 2, CodeOwners: true, DismissStale: true,
 		LastPushApproval: true, BlockDeletion: true, Rules: []string{"ruleset 12 (main)", "branch protection"}, SinceUnknown: "classic branch protection has no date",
@@ -209,13 +209,13 @@ func TestClassicProtectionTellsWhoPassesBy(t *testing.T) {
 	branch(f)
 	f.set("GET "+web+"/branches/main/protection", says(`{"url":"x","enforce_admins":{"enabled":false},"allow_force_pushes":{"enabled":false},"allow_deletions":{"enabled":false},"required_signatures":{"enabled":true},
 		"required_pull_request_reviews":{"required_approving_review_count":1,"bypass_pull_request_allowances":{"users":[{"id":3,"login":"x"}],"teams":[{"id":4}],"apps":[{"id":5}]}}}`))
-	got := ask(t, c, origin(), askRef).Ref
+	got := question(t, c, origin(), askRef).Ref
 	if !slices.Equal(got.Bypass, []string{"admins", "app 5", "team 4", "user 3"}) || !got.BlockForcePush || !got.BlockDeletion || !got.SignedCommits || got.RequiredApprovals != 1 || got.SinceUnknown == "" {
 		t.Errorf("%+v", got)
 	}
 	// What is not said is not demanded, and nobody is known to be held to it.
 	f.set("GET "+web+"/branches/main/protection", says(`{"url":"x"}`))
-	got = ask(t, c, origin(), askRef).Ref
+	got = question(t, c, origin(), askRef).Ref
 	if got.BlockForcePush || got.BlockDeletion || got.SignedCommits || got.RequiredApprovals != 0 || !slices.Equal(got.Bypass, []string{"admins"}) {
 		t.Errorf("%+v", got)
 	}
@@ -225,14 +225,14 @@ func TestClassicProtectionThatCannotBeReadLeavesWhatRulesetsDemand(t *testing.T)
 	f, c := world(t)
 	ruled(f)
 	f.set("GET "+web+"/branches/main/protection", fails(403, "Resource not accessible by integration"))
-	got := ask(t, c, origin(), askRef).Ref
+	got := question(t, c, origin(), askRef).Ref
 	if got.RequiredApprovals != 2 || len(got.Rules) != 2 || !strings.Contains(got.Rules[1], "administration: read") {
 		t.Errorf("%+v", got)
 	}
 	// 404 without GitHub's word that the branch is not protected is no such word.
 	f.set("GET "+web+"/rules/branches/main", says(`[]`))
 	f.set("GET "+web+"/branches/main/protection", fails(404, "Not Found"))
-	if facts := ask(t, c, origin(), askRef); facts.Ref != nil || facts.Unknown[signing.PartRef] == "" {
+	if facts := question(t, c, origin(), askRef); facts.Ref != nil || facts.Unknown[signing.PartRef] == "" {
 		t.Errorf("%+v", facts.Ref)
 	}
 }
@@ -248,7 +248,7 @@ func TestARefCannotBeAsked(t *testing.T) {
 	f, c := world(t)
 	branch(f)
 	f.set("GET "+web+"/branches/main/protection", fails(403, "Resource not accessible by integration"))
-	if why := ask(t, c, origin(), askRef).Unknown[signing.PartRef]; !strings.Contains(why, "administration: read") {
+	if why := question(t, c, origin(), askRef).Unknown[signing.PartRef]; !strings.Contains(why, "administration: read") {
 		t.Errorf("Unknown = %q", why)
 	}
 	f.set("GET "+web+"/branches/main/protection", says(`{}`))
@@ -290,7 +290,7 @@ func TestTheHistoryTellsSinceWhenTheRulesAreAsTheyAre(t *testing.T) {
 		f, cl := world(t)
 		ruled(f)
 		history(f, c.states...)
-		if got := ask(t, cl, origin(), askRef).Ref; got.Since.Day() != c.want {
+		if got := question(t, cl, origin(), askRef).Ref; got.Since.Day() != c.want {
 			t.Errorf("%s: since %v, want day %d", c.name, got.Since, c.want)
 		}
 	}
@@ -298,11 +298,11 @@ func TestTheHistoryTellsSinceWhenTheRulesAreAsTheyAre(t *testing.T) {
 	f, c := world(t)
 	ruled(f)
 	history(f, s("d"), s("c"), s("b"), s("a"))
-	if got := ask(t, c, origin(), askRef).Ref; got.Since.Day() != 5 {
+	if got := question(t, c, origin(), askRef).Ref; got.Since.Day() != 5 {
 		t.Errorf("since %v, want the last change", got.Since)
 	}
 	f.set("GET "+web+"/rulesets/12/history", fails(403, "Resource not accessible by integration"))
-	if got := ask(t, c, origin(), askRef).Ref; got.Since.Day() != 5 {
+	if got := question(t, c, origin(), askRef).Ref; got.Since.Day() != 5 {
 		t.Errorf("since %v, want the last change", got.Since)
 	}
 	f.set("GET "+web+"/rulesets/12/history", fails(500, "oops"))
@@ -315,7 +315,7 @@ func TestARulesetWithoutADateIsUnknown(t *testing.T) {
 	f, c := world(t)
 	ruled(f)
 	f.set("GET "+web+"/rulesets/12", says(`{"id":12,"name":"main","bypass_actors":[]}`))
-	if got := ask(t, c, origin(), askRef).Ref; !got.Since.IsZero() || got.SinceUnknown == "" {
+	if got := question(t, c, origin(), askRef).Ref; !got.Since.IsZero() || got.SinceUnknown == "" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -326,10 +326,10 @@ func TestTheYoungestRulesetTellsSince(t *testing.T) {
 	f.set("GET "+web+"/rules/branches/main", says(`[{"type":"deletion","ruleset_id":12},{"type":"non_fast_forward","ruleset_id":13},{"type":"commit_message_pattern","ruleset_id":14}]`))
 	f.set("GET "+web+"/rulesets/13", says(`{"id":13,"name":"new","source_type":"Organization","updated_at":"2026-01-07T00:00:00Z","bypass_actors":[]}`))
 	f.set("GET "+web+"/rulesets/14", says(`{"id":14,"name":"words","source_type":"Organization","updated_at":"2026-01-09T00:00:00Z","bypass_actors":[]}`))
-	if got := ask(t, c, origin(), askRef).Ref; got.Since.Day() != 7 || got.SinceUnknown != "" {
+	if got := question(t, c, origin(), askRef).Ref; got.Since.Day() != 7 || got.SinceUnknown != "" {
 		t.Errorf("since %v, %s", got.Since, got.SinceUnknown)
 	}
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Ref: true}).Ref; !got.Since.IsZero() {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Ref: true}).Ref; !got.Since.IsZero() {
 		t.Error("since was told without being asked for")
 	}
 }

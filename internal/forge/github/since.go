@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -56,12 +57,12 @@ type version struct {
 // later was no more than its name. Only an administrator may read the history.
 func (b *build) unchanged(ctx context.Context, r ruleset) (time.Time, error) {
 	last := stamp(r.Updated)
-	base := path("repos", b.at.owner, b.at.name, "rulesets", strconv.FormatInt(r.ID, 10), "history")
+	base := ask.Path("repos", b.at.owner, b.at.name, "rulesets", strconv.FormatInt(r.ID, 10), "history")
 	if r.SourceType != "Repository" || last.IsZero() {
 		return last, nil // an organisation's history is not the App's to read
 	}
 	history, err := list[version](ctx, b.Client, b.at.client, base, nil, maxRules, "administration: write")
-	if permanent(err) {
+	if ask.Permanent(err) {
 		return last, nil
 	}
 	if err != nil {
@@ -73,7 +74,7 @@ func (b *build) unchanged(ctx context.Context, r ruleset) (time.Time, error) {
 			break
 		}
 		state, at, err := b.version(ctx, base, v)
-		if permanent(err) {
+		if ask.Permanent(err) {
 			break
 		}
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-github/v60/github"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -55,11 +56,11 @@ func commentID(kind string, id int64) string {
 // splitID reads what commentID made.
 func (c *Client) splitID(id string) (kind, number string, err error) {
 	for _, p := range prefixes {
-		if n, ok := strings.CutPrefix(id, p.prefix); ok && isNumber(n) {
+		if n, ok := strings.CutPrefix(id, p.prefix); ok && ask.IsNumber(n) {
 			return p.kind, n, nil
 		}
 	}
-	return "", "", &signing.Error{Code: signing.Invalid, Message: "not the id of a comment on " + c.host, Found: strconv.Quote(clip(id))}
+	return "", "", &signing.Error{Code: signing.Invalid, Message: "not the id of a comment on " + c.host, Found: strconv.Quote(ask.Clip(id))}
 }
 
 // remark is a comment, review comment or review as the REST API has it.
@@ -88,9 +89,9 @@ func (m remark) via() bool { return m.Via != nil && m.Via.ID != 0 }
 func (c *Client) thread(ctx context.Context, t signing.Thread) (*place, error) {
 	switch {
 	case t.Forge != c.host:
-		return nil, &signing.Error{Code: signing.Invalid, Message: "a thread of another forge", Expected: c.host, Found: clip(t.Forge)}
-	case !isNumber(t.Number) || t.Kind != signing.ThreadPull && t.Kind != signing.ThreadIssue:
-		return nil, &signing.Error{Code: signing.Invalid, Message: "not a thread", Expected: "a pull request or an issue with its number", Found: strconv.Quote(clip(t.Kind + " " + t.Number))}
+		return nil, &signing.Error{Code: signing.Invalid, Message: "a thread of another forge", Expected: c.host, Found: ask.Clip(t.Forge)}
+	case !ask.IsNumber(t.Number) || t.Kind != signing.ThreadPull && t.Kind != signing.ThreadIssue:
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not a thread", Expected: "a pull request or an issue with its number", Found: strconv.Quote(ask.Clip(t.Kind + " " + t.Number))}
 	}
 	return c.place(ctx, forge.Repository{ID: t.RepositoryID, Name: t.Repository})
 }
@@ -98,8 +99,8 @@ func (c *Client) thread(ctx context.Context, t signing.Thread) (*place, error) {
 // Find implements forge.Threads. Of several open pull requests it takes one whose
 // head is the commit, then the newest; of several merged ones, the newest.
 func (c *Client) Find(ctx context.Context, r forge.Repository, commit string) (signing.Thread, error) {
-	if !isCommit(commit) {
-		return signing.Thread{}, &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(clip(commit))}
+	if !ask.IsCommit(commit) {
+		return signing.Thread{}, &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(ask.Clip(commit))}
 	}
 	p, err := c.place(ctx, r)
 	if err != nil {
@@ -119,7 +120,7 @@ func (c *Client) Find(ctx context.Context, r forge.Repository, commit string) (s
 			} `json:"repo"`
 		} `json:"base"`
 	}
-	all, err := list[candidate](ctx, c, p.client, path("repos", p.owner, p.name, "commits", commit, "pulls"), nil, maxPullsOfCommit, "pull_requests: read")
+	all, err := list[candidate](ctx, c, p.client, ask.Path("repos", p.owner, p.name, "commits", commit, "pulls"), nil, maxPullsOfCommit, "pull_requests: read")
 	if err != nil && signing.CodeOf(err) != signing.Invalid { // 422: no such commit
 		return signing.Thread{}, err
 	}
@@ -157,11 +158,11 @@ func (c *Client) threadOf(p *place, id, kind string, number int64) signing.Threa
 func (p *place) at(t signing.Thread, kind, number string) string {
 	switch kind {
 	case kindReview:
-		return path("repos", p.owner, p.name, "pulls", t.Number, "reviews", number)
+		return ask.Path("repos", p.owner, p.name, "pulls", t.Number, "reviews", number)
 	case kindReviewComment:
-		return path("repos", p.owner, p.name, "pulls", "comments", number)
+		return ask.Path("repos", p.owner, p.name, "pulls", "comments", number)
 	}
-	return path("repos", p.owner, p.name, "issues", "comments", number)
+	return ask.Path("repos", p.owner, p.name, "issues", "comments", number)
 }
 
 // remark reads one that is in t, and in no other thread of the repository.
@@ -182,7 +183,7 @@ func (c *Client) remark(ctx context.Context, p *place, t signing.Thread, id stri
 		return m, "", err
 	}
 	if commentID(kind, m.ID) != id {
-		return m, "", garbled("comment "+clip(id), "it is another one")
+		return m, "", ask.Garbled("comment "+ask.Clip(id), "it is another one")
 	}
 	home, want := m.PullURL, "/pulls/"+t.Number
 	if kind == kindComment {
@@ -202,7 +203,7 @@ func (c *Client) made(m remark, kind string, edited bool) (forge.Comment, error)
 		out.Updated = out.Created // reviews have no other time
 	}
 	if out.Created.IsZero() || out.Updated.IsZero() {
-		return forge.Comment{}, garbled("comment "+out.ID, "it has no time")
+		return forge.Comment{}, ask.Garbled("comment "+out.ID, "it has no time")
 	}
 	out.Edited = out.Edited || !out.Updated.Equal(out.Created)
 	return out, nil
@@ -240,14 +241,14 @@ func (c *Client) Comments(ctx context.Context, t signing.Thread, since time.Time
 	sources := []struct {
 		kind, path, need string
 		query            url.Values
-	}{{kindComment, path("repos", p.owner, p.name, "issues", t.Number, "comments"), "issues: read", q}}
+	}{{kindComment, ask.Path("repos", p.owner, p.name, "issues", t.Number, "comments"), "issues: read", q}}
 	if t.Kind == signing.ThreadPull {
 		sources = append(sources, []struct {
 			kind, path, need string
 			query            url.Values
 		}{
-			{kindReviewComment, path("repos", p.owner, p.name, "pulls", t.Number, "comments"), "pull_requests: read", q},
-			{kindReview, path("repos", p.owner, p.name, "pulls", t.Number, "reviews"), "pull_requests: read", nil},
+			{kindReviewComment, ask.Path("repos", p.owner, p.name, "pulls", t.Number, "comments"), "pull_requests: read", q},
+			{kindReview, ask.Path("repos", p.owner, p.name, "pulls", t.Number, "reviews"), "pull_requests: read", nil},
 		}...)
 	}
 	var out []forge.Comment
@@ -289,7 +290,7 @@ func (c *Client) Open(ctx context.Context, r forge.Repository, title, body strin
 	if title = strings.TrimSpace(title); title == "" || len([]rune(title)) > maxTitle {
 		return signing.Thread{}, forge.Comment{}, &signing.Error{Code: signing.Invalid, Message: "not the title of an issue", Expected: "1 to 256 characters"}
 	}
-	if err := writable(body); err != nil {
+	if err := ask.Writable(body); err != nil {
 		return signing.Thread{}, forge.Comment{}, err
 	}
 	p, err := c.place(ctx, r)
@@ -302,17 +303,17 @@ func (c *Client) Open(ctx context.Context, r forge.Repository, title, body strin
 	}
 	if !there {
 		in := map[string]string{"title": title, "body": "A build waits for approval. The question, and the answer, are below."}
-		if _, err := c.do(ctx, p.client, http.MethodPost, path("repos", p.owner, p.name, "issues"), nil, in, &i, "issues: write"); err != nil {
+		if _, err := c.do(ctx, p.client, http.MethodPost, ask.Path("repos", p.owner, p.name, "issues"), nil, in, &i, "issues: write"); err != nil {
 			return signing.Thread{}, forge.Comment{}, err
 		}
 	}
 	if i.Number <= 0 {
-		return signing.Thread{}, forge.Comment{}, garbled("the new issue", "it has no number")
+		return signing.Thread{}, forge.Comment{}, ask.Garbled("the new issue", "it has no number")
 	}
 	t := c.threadOf(p, r.ID, signing.ThreadIssue, i.Number)
 	t.URL, t.Opened = i.URL, true
 	if there {
-		mine, err := c.Mine(ctx, t, firstLine(body))
+		mine, err := c.Mine(ctx, t, ask.FirstLine(body))
 		if err != nil {
 			return signing.Thread{}, forge.Comment{}, err
 		}
@@ -342,7 +343,7 @@ func (c *Client) ownIssue(ctx context.Context, p *place, title string) (issue, b
 	if err != nil {
 		return issue{}, false, err
 	}
-	all, err := list[issue](ctx, c, p.client, path("repos", p.owner, p.name, "issues"), url.Values{"state": {"open"}, "creator": {me.Login}}, maxRemarks, "issues: read")
+	all, err := list[issue](ctx, c, p.client, ask.Path("repos", p.owner, p.name, "issues"), url.Values{"state": {"open"}, "creator": {me.Login}}, maxRemarks, "issues: read")
 	if err != nil {
 		return issue{}, false, err
 	}
@@ -368,7 +369,7 @@ func (c *Client) Close(ctx context.Context, t signing.Thread) error {
 		return err
 	}
 	var i issue
-	at := path("repos", p.owner, p.name, "issues", t.Number)
+	at := ask.Path("repos", p.owner, p.name, "issues", t.Number)
 	if err := c.get(ctx, p.client, at, nil, &i, "issues: read"); err != nil {
 		return err
 	}
@@ -391,18 +392,18 @@ func (c *Client) me(ctx context.Context, p *place) (user, error) {
 		return known, nil
 	}
 	var self granted
-	if err := c.get(ctx, p.app.jwt, path("app"), nil, &self, ""); err != nil {
+	if err := c.get(ctx, p.app.jwt, ask.Path("app"), nil, &self, ""); err != nil {
 		return user{}, err
 	}
 	if self.ID != p.app.id || self.Slug == "" {
-		return user{}, garbled("the App", "it is another one")
+		return user{}, ask.Garbled("the App", "it is another one")
 	}
 	var bot user
-	if err := c.get(ctx, p.client, path("users", self.Slug+"[bot]"), nil, &bot, ""); err != nil {
+	if err := c.get(ctx, p.client, ask.Path("users", self.Slug+"[bot]"), nil, &bot, ""); err != nil {
 		return user{}, err
 	}
 	if bot.ID <= 0 || bot.Type != "Bot" {
-		return user{}, garbled("the account of the App", "it is no bot")
+		return user{}, ask.Garbled("the account of the App", "it is no bot")
 	}
 	p.app.mu.Lock()
 	defer p.app.mu.Unlock()
@@ -426,7 +427,7 @@ func (c *Client) graph(ctx context.Context, g *github.Client, query string, vari
 	if len(out.Errors) == 0 {
 		return nil
 	}
-	e := &signing.Error{Code: signing.Unavailable, Message: "GraphQL on " + c.host + " answered with an error", Found: strconv.Quote(clip(out.Errors[0].Message))}
+	e := &signing.Error{Code: signing.Unavailable, Message: "GraphQL on " + c.host + " answered with an error", Found: strconv.Quote(ask.Clip(out.Errors[0].Message))}
 	switch out.Errors[0].Type {
 	case "NOT_FOUND":
 		e.Code = signing.NotFound

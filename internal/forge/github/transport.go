@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -101,7 +102,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, limited(req.URL.Host, why, wait)
+		return nil, ask.Limited(req.URL.Host, why, wait)
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
@@ -121,13 +122,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.ContentLength = int64(len(body))
 	if wait, of, ok := throttled(resp, body, resource, t.limits.now()); ok {
 		t.limits.hold(of, wait)
-		return nil, limited(req.URL.Host, strings.TrimSpace(fmt.Sprintf("HTTP %d %s", resp.StatusCode, of)), wait)
+		return nil, ask.Limited(req.URL.Host, strings.TrimSpace(fmt.Sprintf("HTTP %d %s", resp.StatusCode, of)), wait)
 	}
 	return resp, nil
-}
-
-func limited(host, found string, wait time.Duration) error {
-	return &signing.Error{Code: signing.RateLimited, Message: host + " limits the requests of this App", Found: found, Fix: "it is asked again when the limit is over; ask less, or use an App for each organisation", RetryAfter: wait}
 }
 
 // throttled reads a limit from an answer: how long, and of which resource.

@@ -94,7 +94,7 @@ func TestAMissingPermissionIsNoLimit(t *testing.T) {
 		w.Header().Set("X-Accepted-GitHub-Permissions", "contents=read")
 		fails(403, "Resource not accessible by integration")(w, r)
 	})
-	if why := ask(t, c, origin(), signing.ForgeQuestion{Commit: true}).Unknown[signing.PartCommit]; !strings.Contains(why, "contents: read") {
+	if why := question(t, c, origin(), signing.ForgeQuestion{Commit: true}).Unknown[signing.PartCommit]; !strings.Contains(why, "contents: read") {
 		t.Errorf("Unknown = %q", why)
 	}
 }
@@ -172,7 +172,7 @@ func TestACachedAnswerIsUsedOnlyAfterTheForgeConfirmsIt(t *testing.T) {
 	q := signing.ForgeQuestion{Commit: true}
 	for range 3 {
 		k.pass(time.Minute)
-		if got := ask(t, c, origin(), q).Commit; got.Subject != "version a" {
+		if got := question(t, c, origin(), q).Commit; got.Subject != "version a" {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -180,12 +180,12 @@ func TestACachedAnswerIsUsedOnlyAfterTheForgeConfirmsIt(t *testing.T) {
 		t.Errorf("%d whole and %d conditional answers, want 1 and 2", full, conditional)
 	}
 	version = "b"
-	if got := ask(t, c, origin(), q).Commit; got.Subject != "version b" {
+	if got := question(t, c, origin(), q).Commit; got.Subject != "version b" {
 		t.Errorf("a change was not seen: %+v", got)
 	}
 	// Access that was taken away, and a forge that fails, are not covered up.
 	status = 403
-	if got := ask(t, c, origin(), q); got.Commit != nil || got.Unknown[signing.PartCommit] == "" {
+	if got := question(t, c, origin(), q); got.Commit != nil || got.Unknown[signing.PartCommit] == "" {
 		t.Errorf("%+v", got)
 	}
 	status = 500
@@ -227,7 +227,7 @@ func TestTheCacheIsBoundedAndForgetsWhatIsNotUsed(t *testing.T) {
 func TestAnAnswerBeyondItsBoundIsRefused(t *testing.T) {
 	f, c := world(t, func(_ *forge.Config, o *Options) { o.Outbound.MaxBody = 2000 })
 	f.set("GET "+web+"/commits/"+sha, says(person(sha, 11, strings.Repeat("x", 3000))))
-	if why := ask(t, c, origin(), signing.ForgeQuestion{Commit: true}).Unknown[signing.PartCommit]; !strings.Contains(why, "larger") {
+	if why := question(t, c, origin(), signing.ForgeQuestion{Commit: true}).Unknown[signing.PartCommit]; !strings.Contains(why, "larger") {
 		t.Errorf("Unknown = %q", why)
 	}
 }
@@ -241,7 +241,7 @@ func TestAPageOnAnotherHostIsNotFollowed(t *testing.T) {
 		says(recorded(t, "jobs.json"))(w, r)
 	})
 	f.set("GET "+jobs+"?page=2&per_page=100", says(`{"jobs":[]}`))
-	if got := ask(t, c, origin(), signing.ForgeQuestion{Run: true}).Run; got == nil {
+	if got := question(t, c, origin(), signing.ForgeQuestion{Run: true}).Run; got == nil {
 		t.Error("the page was not asked for at its own host")
 	}
 }

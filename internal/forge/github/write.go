@@ -2,30 +2,13 @@ package github
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
-
-// writable refuses what GitHub would not keep.
-func writable(body string) error {
-	if len(body) > forge.MaxComment {
-		return &signing.Error{Code: signing.TooLarge, Message: "the comment is too long", Expected: fmt.Sprintf("at most %d bytes", forge.MaxComment), Found: strconv.Itoa(len(body))}
-	}
-	if strings.TrimSpace(body) == "" {
-		return &signing.Error{Code: signing.Invalid, Message: "the comment is empty"}
-	}
-	return nil
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return strings.TrimSpace(line)
-}
 
 // Post implements forge.Writer.
 func (c *Client) Post(ctx context.Context, t signing.Thread, body string) (forge.Comment, error) {
@@ -33,16 +16,16 @@ func (c *Client) Post(ctx context.Context, t signing.Thread, body string) (forge
 	if err != nil {
 		return forge.Comment{}, err
 	}
-	if err := writable(body); err != nil {
+	if err := ask.Writable(body); err != nil {
 		return forge.Comment{}, err
 	}
 	var m remark
-	at := path("repos", p.owner, p.name, "issues", t.Number, "comments")
+	at := ask.Path("repos", p.owner, p.name, "issues", t.Number, "comments")
 	if _, err := c.do(ctx, p.client, http.MethodPost, at, nil, map[string]string{"body": body}, &m, "pull_requests: write and issues: write"); err != nil {
 		return forge.Comment{}, err
 	}
 	if m.ID <= 0 {
-		return forge.Comment{}, garbled("POST /"+at, "a comment without an id")
+		return forge.Comment{}, ask.Garbled("POST /"+at, "a comment without an id")
 	}
 	return c.made(m, kindComment, false)
 }
@@ -74,7 +57,7 @@ func (c *Client) own(ctx context.Context, t signing.Thread, id string) (*place, 
 
 // Edit implements forge.Writer.
 func (c *Client) Edit(ctx context.Context, t signing.Thread, id, body string) error {
-	if err := writable(body); err != nil {
+	if err := ask.Writable(body); err != nil {
 		return err
 	}
 	p, m, err := c.own(ctx, t, id)
@@ -99,13 +82,13 @@ func (c *Client) Mine(ctx context.Context, t signing.Thread, marker string) ([]f
 	if err != nil {
 		return nil, err
 	}
-	all, err := list[remark](ctx, c, p.client, path("repos", p.owner, p.name, "issues", t.Number, "comments"), nil, maxRemarks, "issues: read")
+	all, err := list[remark](ctx, c, p.client, ask.Path("repos", p.owner, p.name, "issues", t.Number, "comments"), nil, maxRemarks, "issues: read")
 	if err != nil {
 		return nil, err
 	}
 	var out []forge.Comment
 	for _, m := range all {
-		if m.User == nil || m.User.ID != me.ID || firstLine(m.Body) != strings.TrimSpace(marker) {
+		if m.User == nil || m.User.ID != me.ID || !ask.Marked(m.Body, marker) {
 			continue
 		}
 		made, err := c.made(m, kindComment, false)
@@ -136,7 +119,7 @@ func (c *Client) Collapse(ctx context.Context, t signing.Thread, id string) erro
 		return err
 	}
 	if !data.Done.Comment.Minimized {
-		return garbled("hiding a comment", "it is not hidden")
+		return ask.Garbled("hiding a comment", "it is not hidden")
 	}
 	return nil
 }
@@ -146,7 +129,7 @@ func (c *Client) React(ctx context.Context, t signing.Thread, m forge.Comment, r
 	const query = `mutation($input: AddReactionInput!) { addReaction(input: $input) { reaction { content } } }`
 	content, known := map[string]string{"+1": "THUMBS_UP", "-1": "THUMBS_DOWN", "eyes": "EYES", "confused": "CONFUSED"}[reaction]
 	if !known {
-		return &signing.Error{Code: signing.Invalid, Message: "not a reaction", Expected: "+1, -1, eyes or confused", Found: strconv.Quote(clip(reaction))}
+		return &signing.Error{Code: signing.Invalid, Message: "not a reaction", Expected: "+1, -1, eyes or confused", Found: strconv.Quote(ask.Clip(reaction))}
 	}
 	p, err := c.thread(ctx, t)
 	if err != nil {

@@ -11,12 +11,11 @@ import (
 	"sync"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
 const (
-	// atOnce bounds the parts of one question that are asked at the same time.
-	atOnce = 4
 	// maxVariables bounds those of one pipeline.
 	maxVariables = 1000
 
@@ -39,113 +38,30 @@ type build struct {
 	failed error
 }
 
-// part is one part of a question. Each fills a field of its own.
-type part struct {
-	name string
-	ask  func(context.Context) error
-}
-
 // Ask implements forge.Origin. Each part is asked for by itself: what one lacks, a
 // role, an edition or the thing itself, is its Unknown. A forge that does not
 // answer is the error of the whole.
 func (c *Client) Ask(ctx context.Context, o signing.Origin, artifacts []signing.Artifact, q signing.ForgeQuestion) (*signing.ForgeFacts, error) {
-	if o.Forge != c.host {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "this build is of another forge", Expected: c.host, Found: clip(o.Forge)}
+	if err := ask.OfForge(c.host, "a build", o.Forge); err != nil {
+		return nil, err
 	}
-	found := &asked{}
-	at, err := c.place(context.WithValue(ctx, askedKey{}, found), forge.Repository{ID: o.SourceRepositoryIdentifier, Name: o.SourceRepository})
+	first, found := ask.Recorded(ctx)
+	at, err := c.place(first, forge.Repository{ID: o.SourceRepositoryIdentifier, Name: o.SourceRepository})
 	if err != nil {
 		return nil, err
 	}
 	b := &build{Client: c, at: at, o: o, q: q, arts: artifacts, facts: &signing.ForgeFacts{Forge: c.host, At: c.now().UTC()}}
-	parts := b.parts()
-	var (
-		errs  = make([]error, len(parts))
-		asks  = make([]asked, len(parts))
-		slots = make(chan struct{}, atOnce)
-		group sync.WaitGroup
-	)
-	for i, p := range parts {
-		group.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			errs[i] = p.ask(context.WithValue(ctx, askedKey{}, &asks[i]))
-		})
-	}
-	group.Wait()
-	b.facts.Asked = found.list
-	for i, p := range parts {
-		b.facts.Asked = append(b.facts.Asked, asks[i].list...)
-		switch err := errs[i]; {
-		case err == nil:
-		case permanent(err):
-			b.unknown(p.name, err.Error())
-		default:
-			return nil, err
-		}
+	b.facts.Asked = found.List()
+	if err := ask.Answer(ctx, q, o.SourceRepositoryRef, b.facts, ask.Parts{
+		Run: b.run, Ref: b.ref, Pulls: b.pulls, Commit: b.commit, Environment: b.environment, Checks: b.checks, Inputs: b.inputs,
+		Attestation: b.attestations, WorkflowFile: b.workflowFiles, PolicyFile: b.policyFile, Builder: b.builder,
+	}); err != nil {
+		return nil, err
 	}
 	if b.pushersUnknown != "" {
-		b.unknown(signing.PartPushers, b.pushersUnknown)
+		ask.Unknown(b.facts, signing.PartPushers, b.pushersUnknown)
 	}
-	// A branch without an answer is no fact at all.
-	b.facts.Branches = slices.DeleteFunc(b.facts.Branches, func(r signing.RefFacts) bool {
-		_, unknown := b.facts.Unknown[signing.PartBranches+" "+r.Ref]
-		return unknown
-	})
 	return b.facts, nil
-}
-
-// permanent reports whether err is an answer about the part, not a failure of
-// asking: what the forge refuses, does not have, or has too much of.
-func permanent(err error) bool {
-	var e *signing.Error
-	return errors.As(err, &e) && !signing.Temporary(err) && e.Code != signing.Internal
-}
-
-// unknown must not be called by parts, which run at the same time.
-func (b *build) unknown(part, why string) {
-	if b.facts.Unknown == nil {
-		b.facts.Unknown = map[string]string{}
-	}
-	b.facts.Unknown[part] = why
-}
-
-// parts lists what q asks for.
-func (b *build) parts() []part {
-	var out []part
-	add := func(wanted bool, name string, ask func(context.Context) error) {
-		if wanted {
-			out = append(out, part{name, ask})
-		}
-	}
-	add(b.q.Run, signing.PartRun, b.run)
-	add(b.q.Ref, signing.PartRef, func(ctx context.Context) (err error) {
-		b.facts.Ref, err = b.ref(ctx, b.o.SourceRepositoryRef)
-		return err
-	})
-	if len(b.q.Branches) > 0 {
-		b.facts.Branches = make([]signing.RefFacts, len(b.q.Branches))
-	}
-	for i, name := range b.q.Branches {
-		b.facts.Branches[i] = signing.RefFacts{Ref: name}
-		add(true, signing.PartBranches+" "+name, func(ctx context.Context) error {
-			r, err := b.ref(ctx, name)
-			if err == nil {
-				b.facts.Branches[i] = *r
-			}
-			return err
-		})
-	}
-	add(b.q.Pulls, signing.PartPulls, b.pulls)
-	add(b.q.Commit, signing.PartCommit, b.commit)
-	add(b.q.Environment, signing.PartEnvironment, b.environment)
-	add(b.q.Checks, signing.PartChecks, b.checks)
-	add(b.q.Inputs, signing.PartInputs, b.inputs)
-	add(b.q.Attestation, signing.PartAttestation, b.attestations)
-	add(b.q.WorkflowFile, signing.PartWorkflowFile, b.workflowFiles)
-	add(b.q.PolicyFile, signing.PartPolicyFile, b.policyFile)
-	add(b.q.BuilderRepository != "", signing.PartBuilder, b.builder)
-	return out
 }
 
 // ask is get of something below the project.
@@ -156,12 +72,7 @@ func (b *build) ask(ctx context.Context, out any, query url.Values, need string,
 
 // below is the path of something below the project.
 func (b *build) below(segments ...string) string {
-	return path(append([]string{"projects", b.at.id}, segments...)...)
-}
-
-// lacks is for a token that does not name what would have to be asked about.
-func lacks(what string) error {
-	return &signing.Error{Code: signing.Invalid, Message: "the build's token does not name " + what}
+	return ask.Path(append([]string{"projects", b.at.id}, segments...)...)
 }
 
 // someone is a user of an answer with whether it is a program, which most answers
@@ -211,13 +122,13 @@ type job struct {
 func (b *build) pipeline(ctx context.Context) (pipeline, error) {
 	var r pipeline
 	if err := b.number(b.o.RunID, "the id of a pipeline"); err != nil {
-		return r, lacks("its pipeline")
+		return r, ask.Lacks("its pipeline")
 	}
 	if err := b.ask(ctx, &r, nil, "read_api, as reporter of the project", "pipelines", b.o.RunID); err != nil {
 		return r, err
 	}
 	if strconv.FormatInt(r.ID, 10) != b.o.RunID || r.SHA == "" || r.ProjectID <= 0 {
-		return r, garbled("GET /pipelines/"+b.o.RunID, "another pipeline than the one that was asked for")
+		return r, ask.Garbled("GET /pipelines/"+b.o.RunID, "another pipeline than the one that was asked for")
 	}
 	return r, nil
 }
@@ -253,7 +164,7 @@ func (b *build) run(ctx context.Context) error {
 // not running.
 func (b *build) job(ctx context.Context, f *signing.RunFacts) error {
 	if err := b.number(b.o.JobID, "the id of a job"); err != nil {
-		return lacks("its job")
+		return ask.Lacks("its job")
 	}
 	var j job
 	err := b.ask(ctx, &j, nil, "read_api, as reporter of the project", "jobs", b.o.JobID)
@@ -357,7 +268,7 @@ func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to strin
 		} `json:"commits"`
 		Timeout bool `json:"compare_timeout"`
 	}
-	if _, err := c.get(ctx, p.token, path("projects", p.id, "repository", "compare"), query("from", from, "to", to), &got, "read_api, as reporter of the project"); err != nil {
+	if _, err := c.get(ctx, p.token, ask.Path("projects", p.id, "repository", "compare"), query("from", from, "to", to), &got, "read_api, as reporter of the project"); err != nil {
 		return forge.Comparison{}, err
 	}
 	const subjects = 10
@@ -373,7 +284,7 @@ func (c *Client) Compare(ctx context.Context, r forge.Repository, from, to strin
 // base returns the merge base of two commits, "" if they have none.
 func (c *Client) base(ctx context.Context, p *place, a, b string) (string, error) {
 	var m commit
-	_, err := c.get(ctx, p.token, path("projects", p.id, "repository", "merge_base"), query("refs[]", a, "refs[]", b), &m, "read_api, as reporter of the project")
+	_, err := c.get(ctx, p.token, ask.Path("projects", p.id, "repository", "merge_base"), query("refs[]", a, "refs[]", b), &m, "read_api, as reporter of the project")
 	if err != nil && errors.Is(err, signing.NotFound) {
 		return "", nil
 	}

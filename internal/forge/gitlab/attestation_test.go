@@ -3,119 +3,29 @@ package gitlab_test
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"encoding/json"
-	"math/big"
-	"net/url"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/secure-systems-lab/go-securesystemslib/dsse"
-	"github.com/sigstore/sigstore-go/pkg/root"
-	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 
 	"github.com/sealwright/sealwright/internal/devworld/lab"
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask/asktest"
 	"github.com/sealwright/sealwright/internal/forge/gitlab"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// authority is a Sigstore with certificates as a GitLab job gets them and signed
-// timestamps, without logs.
-type authority struct {
-	*ca.VirtualSigstore
-	fulcio *root.FulcioCertificateAuthority
-	key    crypto.Signer
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	v, err := ca.NewVirtualSigstore()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key, err := ca.GenerateRootCa()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sub, subKey, err := ca.GenerateFulcioIntermediate(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{v, &root.FulcioCertificateAuthority{Root: cert, Intermediates: []*x509.Certificate{sub}}, subKey}
-}
-
-func (a *authority) FulcioCertificateAuthorities() []root.CertificateAuthority {
-	return []root.CertificateAuthority{a.fulcio}
-}
-func (a *authority) RekorLogs() map[string]*root.TransparencyLog { return nil }
-func (a *authority) CTLogs() map[string]*root.TransparencyLog    { return nil }
-
-// says is what a certificate and the statement under it say.
-type says struct {
-	issuer, san, run, project, commit, predicate string
-	digest                                       signing.Digest
-}
-
-// bundle is an attestation as GitLab would hold it.
-func (a *authority) bundle(t *testing.T, c says) []byte {
-	t.Helper()
-	must := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(err)
-	san, err := url.Parse(c.san)
-	must(err)
-	now := time.Now()
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(7), URIs: []*url.URL{san}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(9 * time.Minute), KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}}
-	for n, v := range map[int]string{8: c.issuer, 13: c.commit, 15: c.project, 21: c.run} {
-		der, err := asn1.MarshalWithParams(v, "utf8")
-		must(err)
-		leaf.ExtraExtensions = append(leaf.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n}, Value: der})
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, leaf, a.fulcio.Intermediates[0], key.Public(), a.key)
-	must(err)
-	payload, err := json.Marshal(map[string]any{"_type": "https://in-toto.io/Statement/v1", "predicateType": c.predicate, "predicate": map[string]any{}, "subject": []any{map[string]any{"name": "image", "digest": map[string]string{"sha256": c.digest.Hex()}}}})
-	must(err)
-	const kind = "application/vnd.in-toto+json"
-	sum := sha256.Sum256(dsse.PAE(kind, payload))
-	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
-	must(err)
-	stamp, err := a.TimestampResponse(sig)
-	must(err)
-	out, err := json.Marshal(map[string]any{
-		"mediaType":            "application/vnd.dev.sigstore.bundle.v0.3+json",
-		"verificationMaterial": map[string]any{"certificate": map[string]any{"rawBytes": cert}, "timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamp}}}},
-		"dsseEnvelope":         map[string]any{"payload": payload, "payloadType": kind, "signatures": []any{map[string]any{"sig": sig}}},
-	})
-	must(err)
-	return out
-}
-
 // attested is a build whose attestations can be verified, and what a good one says.
-func attested(t *testing.T) (*built, *authority, says) {
-	b, a := build(t), newAuthority(t)
+func attested(t *testing.T) (*built, *asktest.Sigstore, asktest.Claims) {
+	b, a := build(t), asktest.New(t)
 	var err error
 	b.client, err = gitlab.New(forge.Config{Host: host, API: b.url, Tokens: []forge.Token{{Token: "env:TOKEN"}}}, gitlab.Options{Outbound: outbound.Options{AllowHTTP: true}, Env: b.lookup, Now: b.clock.now, Root: a})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b, a, says{issuer: "https://" + host, san: "https://" + host + "/acme/payments//.gitlab-ci.yml@refs/heads/main", run: b.origin.RunInvocationURI, project: b.origin.SourceRepositoryIdentifier, commit: b.commit, predicate: "https://slsa.dev/provenance/v1", digest: image}
+	return b, a, asktest.Claims{Issuer: "https://" + host, SAN: "https://" + host + "/acme/payments//.gitlab-ci.yml@refs/heads/main", Run: b.origin.RunInvocationURI, Repository: b.origin.SourceRepositoryIdentifier, Commit: b.commit, Predicate: "https://slsa.dev/provenance/v1", Digest: image}
 }
 
 var image = signing.DigestOf([]byte("image"))
@@ -145,8 +55,8 @@ func (b *built) attestations() *signing.AttestationFacts {
 
 func TestAnAttestationOfThisJobIsVerified(t *testing.T) {
 	b, a, good := attested(t)
-	b.holds([]byte(`{}`), a.bundle(t, good))
-	want := &signing.AttestationFacts{Verified: []signing.Attestation{{Digest: image, RepositoryID: b.origin.SourceRepositoryIdentifier, Commit: b.commit, Run: b.origin.RunInvocationURI, Predicate: good.predicate}}}
+	b.holds([]byte(`{}`), a.Attest(t, good))
+	want := &signing.AttestationFacts{Verified: []signing.Attestation{{Digest: image, RepositoryID: b.origin.SourceRepositoryIdentifier, Commit: b.commit, Run: b.origin.RunInvocationURI, Predicate: good.Predicate}}}
 	if diff := cmp.Diff(want, b.attestations()); diff != "" {
 		t.Error(diff)
 	}
@@ -154,26 +64,26 @@ func TestAnAttestationOfThisJobIsVerified(t *testing.T) {
 
 func TestAnAttestationOfAnythingElseDoesNotCount(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*says)
+		change func(*asktest.Claims)
 		want   string
 	}{
-		"another job":       {func(s *says) { s.run += "0" }, "another run"},
-		"another project":   {func(s *says) { s.project = "42" }, "another project id"},
-		"another commit":    {func(s *says) { s.commit = strings.Repeat("a", 40) }, "another commit"},
-		"another predicate": {func(s *says) { s.predicate = "https://spdx.dev/Document" }, "another predicate"},
-		"another digest":    {func(s *says) { s.digest = signing.DigestOf([]byte("other")) }, "does not verify"},
-		"another issuer":    {func(s *says) { s.issuer = "https://gitlab.com" }, "does not verify"},
-		"another forge":     {func(s *says) { s.san = "https://" + host + ".evil.example/x" }, "does not verify"},
+		"another job":       {func(s *asktest.Claims) { s.Run += "0" }, "another run"},
+		"another project":   {func(s *asktest.Claims) { s.Repository = "42" }, "another repository id"},
+		"another commit":    {func(s *asktest.Claims) { s.Commit = strings.Repeat("a", 40) }, "another commit"},
+		"another predicate": {func(s *asktest.Claims) { s.Predicate = "https://spdx.dev/Document" }, "another predicate"},
+		"another digest":    {func(s *asktest.Claims) { s.Digest = signing.DigestOf([]byte("other")) }, "does not verify"},
+		"another issuer":    {func(s *asktest.Claims) { s.Issuer = "https://gitlab.com" }, "does not verify"},
+		"another forge":     {func(s *asktest.Claims) { s.SAN = "https://" + host + ".evil.example/x" }, "does not verify"},
 	} {
 		b, a, claim := attested(t)
 		c.change(&claim)
-		b.holds(a.bundle(t, claim))
+		b.holds(a.Attest(t, claim))
 		if got := b.attestations(); len(got.Verified) != 0 || !strings.Contains(got.Refused[image], c.want) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	b, _, good := attested(t)
-	b.holds(newAuthority(t).bundle(t, good))
+	b.holds(asktest.New(t).Attest(t, good))
 	if got := b.attestations(); len(got.Verified) != 0 || !strings.Contains(got.Refused[image], "does not verify") {
 		t.Errorf("another authority: %+v", got)
 	}
@@ -189,7 +99,7 @@ func TestAnAttestationOfAnythingElseDoesNotCount(t *testing.T) {
 
 func TestAForgeThatCannotBeAskedForAttestationsIsAnError(t *testing.T) {
 	b, a, good := attested(t)
-	b.holds(a.bundle(t, good))
+	b.holds(a.Attest(t, good))
 	for _, path := range []string{"/attestations/[0-9a-f]+$", "/download$"} {
 		b.lab.Heal()
 		b.lab.Fail(lab.Fault{Path: regexp.MustCompile(path), Status: 500})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -15,6 +14,7 @@ import (
 
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -26,16 +26,6 @@ const (
 	// long: its limits are counted by the minute.
 	limitWait = time.Minute
 )
-
-// path joins segments into the path of a request, each escaped: a branch and the
-// path of a group have slashes.
-func path(segments ...string) string {
-	out := make([]string, len(segments))
-	for i, s := range segments {
-		out[i] = url.PathEscape(s)
-	}
-	return strings.Join(out, "/")
-}
 
 // unlimited is in the place of client-go's own limiter, which sleeps.
 type unlimited struct{}
@@ -68,7 +58,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if req.Body != nil {
 			req.Body.Close()
 		}
-		return nil, limited(t.host, "no requests left", wait)
+		return nil, ask.Limited(t.host, "no requests left", wait)
 	}
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
@@ -85,7 +75,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if resp.StatusCode == http.StatusTooManyRequests {
 		resp.Body.Close()
-		return nil, limited(t.host, "HTTP 429", wait)
+		return nil, ask.Limited(t.host, "HTTP 429", wait)
 	}
 	return resp, nil
 }
@@ -115,27 +105,6 @@ func (t *transport) left(resp *http.Response) (time.Duration, bool) {
 	return limitWait, true
 }
 
-func limited(host, found string, wait time.Duration) error {
-	return &signing.Error{Code: signing.RateLimited, Message: host + " limits the requests of this service", Found: found, RetryAfter: wait, Fix: "wait, or raise the limits of this account"}
-}
-
-// askedKey is the context's key of *asked, which collects what was asked while
-// one question is answered.
-type askedKey struct{}
-
-type asked struct {
-	mu   sync.Mutex
-	list []signing.Observation
-}
-
-func (c *Client) note(ctx context.Context, what string) {
-	if l, ok := ctx.Value(askedKey{}).(*asked); ok {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.list = append(l.list, signing.Observation{Source: "forge", What: what, At: c.now().UTC()})
-	}
-}
-
 // get asks for one thing. need names the scope and role that it takes, for the
 // refusal where they are missing.
 func (c *Client) get(ctx context.Context, t *token, path string, query url.Values, out any, need string) (*gitlab.Response, error) {
@@ -150,7 +119,7 @@ func (c *Client) do(ctx context.Context, t *token, method, path string, query ur
 	if len(query) > 0 {
 		seen += "?" + query.Encode()
 	}
-	c.note(ctx, seen)
+	ask.Note(ctx, c.now(), seen)
 	resp, err := c.send(ctx, t, method, c.api+"/"+path, query, in, out)
 	if err != nil {
 		return nil, c.failure(ctx, err, what, need)
@@ -194,21 +163,27 @@ func listWhile[T any](ctx context.Context, c *Client, t *token, path string, que
 			return nil, err
 		}
 		if got == nil {
-			return nil, garbled("GET /"+path, "no list")
+			return nil, ask.Garbled("GET /"+path, "no list")
 		}
 		if out = append(out, got...); len(out) > most {
-			return nil, &signing.Error{Code: signing.TooLarge, Message: "there are more entries than this service reads: GET /" + path, Expected: fmt.Sprintf("at most %d", most)}
+			return nil, ask.TooMany(path, most)
 		}
 		switch {
 		case resp.CurrentPage == 0 && len(got) >= perPage:
-			return nil, garbled("GET /"+path, "a full page that does not say whether another follows")
+			return nil, ask.Garbled("GET /"+path, "a full page that does not say whether another follows")
 		case resp.NextPage == 0, len(got) > 0 && !wanted(got[len(got)-1]):
 			return out, nil
 		case resp.NextPage <= page:
-			return nil, garbled("GET /"+path, "pages that do not end")
+			return nil, ask.Garbled("GET /"+path, "pages that do not end")
 		}
 		page = resp.NextPage
 	}
+}
+
+// refusals are what GitLab calls the things that it refuses.
+var refusals = ask.Words{
+	Holder: "this token", Credentials: "our access token", Renew: "replace the token: it is wrong, revoked or expired",
+	Grant: "give the token the scope and the role that it needs", Give: "the token",
 }
 
 // failure says what an error of a request means. need is what the request takes.
@@ -228,55 +203,11 @@ func (c *Client) failure(ctx context.Context, err error, what, need string) erro
 	case errors.As(err, &ours):
 		return ours
 	case errors.Is(err, gitlab.ErrNotFound):
-		e := &signing.Error{Code: signing.NotFound, Message: what + ": there is no such thing, or this token may not see it", Found: "HTTP 404"}
-		if need != "" {
-			e.Fix = "if it is there, give the token " + need
-		}
-		return e
+		return refusals.Answered(http.StatusNotFound, "", what, need)
 	case errors.As(err, &answer) && answer.Response != nil:
-		return c.answered(answer.Response.StatusCode, answer.Message, what, need)
+		return refusals.Answered(answer.Response.StatusCode, answer.Message, what, need)
 	case errors.As(err, &syntax), errors.As(err, &typing), errors.As(err, &at), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return garbled(what, err.Error())
+		return ask.Garbled(what, err.Error())
 	}
 	return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Err: err}
-}
-
-// answered is failure for an HTTP answer.
-func (c *Client) answered(status int, message, what, need string) error {
-	found := fmt.Sprintf("HTTP %d", status)
-	if message != "" {
-		found += " " + strconv.Quote(clip(message))
-	}
-	switch {
-	case status == http.StatusUnauthorized:
-		return &signing.Error{Code: signing.Denied, Message: what + " does not accept our access token", Found: found, Fix: "replace the token: it is wrong, revoked or expired"}
-	case status == http.StatusForbidden:
-		e := &signing.Error{Code: signing.Denied, Message: what + " is not allowed to this token", Found: found, Fix: "give the token the scope and the role that it needs"}
-		if need != "" {
-			e.Expected = need
-		}
-		return e
-	case status == http.StatusGone:
-		return &signing.Error{Code: signing.NotFound, Message: what + ": it is gone", Found: found}
-	case status == http.StatusConflict:
-		return &signing.Error{Code: signing.Conflict, Message: what + " is refused", Found: found}
-	case status >= 300 && status < 400, status >= 500:
-		return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Found: found}
-	}
-	return &signing.Error{Code: signing.Invalid, Message: what + " is refused", Found: found}
-}
-
-// garbled is for an answer that says 200 and is not what was asked for. It may be
-// a proxy's: asking again may help, and it is never an answer.
-func garbled(what, why string) error {
-	return &signing.Error{Code: signing.Unavailable, Message: what + ": the answer cannot be read", Found: clip(why)}
-}
-
-// clip shortens text of strangers before it is quoted in an error.
-func clip(s string) string {
-	const most = 120
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -28,7 +29,7 @@ const (
 func (b *build) environment(ctx context.Context) error {
 	name := b.o.DeploymentEnvironment
 	if name == "" {
-		return lacks("an environment")
+		return ask.Lacks("an environment")
 	}
 	f := &signing.EnvironmentFacts{Name: name}
 	there, err := list[struct {
@@ -74,7 +75,7 @@ func (b *build) protected(ctx context.Context, f *signing.EnvironmentFacts) erro
 		return err
 	}
 	if e.Name != f.Name {
-		return garbled("GET /protected_environments", "another environment than the one that was asked for")
+		return ask.Garbled("GET /protected_environments", "another environment than the one that was asked for")
 	}
 	f.Required = max(e.Required, 0)
 	for _, r := range e.Rules {
@@ -122,7 +123,7 @@ func (b *build) deployment(ctx context.Context, environment string) ([]signing.R
 		return nil, err
 	}
 	if !is(d) {
-		return nil, garbled("GET /deployments", "another deployment than the one that was asked for")
+		return nil, ask.Garbled("GET /deployments", "another deployment than the one that was asked for")
 	}
 	var out []signing.Review
 	for _, a := range d.Approvals {
@@ -140,7 +141,7 @@ func (b *build) deployment(ctx context.Context, environment string) ([]signing.R
 func (b *build) checks(ctx context.Context) error {
 	sha := b.o.SourceRepositoryDigest
 	if b.sha(sha) != nil {
-		return lacks("its commit")
+		return ask.Lacks("its commit")
 	}
 	const need = "read_api, as reporter of the project"
 	runs, err := list[pipeline](ctx, b.Client, b.at.token, b.below("pipelines"), query("sha", sha), maxPipelines, need)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -41,15 +42,15 @@ func (b *build) file(ctx context.Context, name, commit string) ([]byte, string, 
 	}
 	text, err := base64.StdEncoding.DecodeString(f.Content)
 	if f.Path != name || f.Encoding != "base64" || err != nil {
-		return nil, "", garbled("GET /repository/files", "not the file that was asked for")
+		return nil, "", ask.Garbled("GET /repository/files", "not the file that was asked for")
 	}
 	if len(text) > maxFile {
-		return nil, "", &signing.Error{Code: signing.TooLarge, Message: "the file " + clip(name) + " is larger than this service reads", Expected: fmt.Sprintf("at most %d bytes", maxFile)}
+		return nil, "", &signing.Error{Code: signing.TooLarge, Message: "the file " + ask.Clip(name) + " is larger than this service reads", Expected: fmt.Sprintf("at most %d bytes", maxFile)}
 	}
 	if len(f.Blob) == 40 {
 		sum := sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(text)), text...))
 		if hex.EncodeToString(sum[:]) != f.Blob {
-			return nil, "", garbled("GET /repository/files", "content that is not the blob that it names")
+			return nil, "", ask.Garbled("GET /repository/files", "content that is not the blob that it names")
 		}
 	}
 	return text, f.Blob, nil
@@ -59,7 +60,7 @@ func (b *build) file(ctx context.Context, name, commit string) ([]byte, string, 
 // The token names it where it is; the project's setting may have changed since.
 func (b *build) config(ctx context.Context) (string, error) {
 	elsewhere := func(found string) error {
-		return &signing.Error{Code: signing.Invalid, Message: "the CI configuration is in another place than the project", Expected: "a file of the project", Found: strconv.Quote(clip(found)), Fix: "keep the configuration in the project"}
+		return &signing.Error{Code: signing.Invalid, Message: "the CI configuration is in another place than the project", Expected: "a file of the project", Found: strconv.Quote(ask.Clip(found)), Fix: "keep the configuration in the project"}
 	}
 	if uri := b.o.BuildConfigURI; uri != "" {
 		rest, ours := strings.CutPrefix(strings.ToLower(uri), strings.ToLower("https://"+b.host+"/"+b.o.SourceRepository+"//"))
@@ -93,7 +94,7 @@ func (b *build) workflowFiles(ctx context.Context) error {
 		commit = b.o.SourceRepositoryDigest
 	}
 	if b.sha(commit) != nil {
-		return lacks("the commit of its configuration")
+		return ask.Lacks("the commit of its configuration")
 	}
 	where, err := b.config(ctx)
 	if err != nil {
@@ -141,29 +142,13 @@ func (c *Client) PolicyFile(ctx context.Context, r forge.Repository, commit stri
 		return nil, err
 	}
 	b := &build{Client: c, at: at}
-	f := &signing.PolicyFileFacts{Commit: commit}
-	if commit == "" {
-		if f, err = b.defaultHead(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.readPolicy(ctx, f); err != nil {
-		return nil, err
-	}
-	return f, nil
+	return ask.PolicyFile(ctx, commit, b.defaultHead, b.readPolicy)
 }
 
 // policyFile reads the repository's own policy at the head of the default branch.
-func (b *build) policyFile(ctx context.Context) error {
-	f, err := b.defaultHead(ctx)
-	if err != nil {
-		return err
-	}
-	if err := b.readPolicy(ctx, f); err != nil {
-		return err
-	}
-	b.facts.PolicyFile = f
-	return nil
+func (b *build) policyFile(ctx context.Context) (err error) {
+	b.facts.PolicyFile, err = ask.PolicyFile(ctx, "", b.defaultHead, b.readPolicy)
+	return err
 }
 
 // defaultHead returns the default branch and its head.
@@ -180,7 +165,7 @@ func (b *build) defaultHead(ctx context.Context) (*signing.PolicyFileFacts, erro
 		return nil, err
 	}
 	if head.Name != branch || b.sha(head.Commit.ID) != nil {
-		return nil, garbled("GET /repository/branches", "another branch than the one that was asked for")
+		return nil, ask.Garbled("GET /repository/branches", "another branch than the one that was asked for")
 	}
 	return &signing.PolicyFileFacts{Branch: branch, Commit: head.Commit.ID}, nil
 }
@@ -193,7 +178,7 @@ func (b *build) readPolicy(ctx context.Context, f *signing.PolicyFileFacts) erro
 		return err
 	}
 	if len(root) == 0 {
-		return garbled("GET /repository/tree", "an empty tree")
+		return ask.Garbled("GET /repository/tree", "an empty tree")
 	}
 	if !slices.ContainsFunc(root, func(e entry) bool { return e.Name == policyDirectory }) {
 		return nil
@@ -206,7 +191,7 @@ func (b *build) readPolicy(ctx context.Context, f *signing.PolicyFileFacts) erro
 	for _, e := range below {
 		if e.Name == policyName {
 			if e.Type != "blob" || !strings.HasPrefix(e.Mode, "100") {
-				return &signing.Error{Code: signing.Invalid, Message: policyDirectory + "/" + policyName + " is no plain file", Expected: "a file of its own, no link", Found: clip(e.Type + " " + e.Mode)}
+				return &signing.Error{Code: signing.Invalid, Message: policyDirectory + "/" + policyName + " is no plain file", Expected: "a file of its own, no link", Found: ask.Clip(e.Type + " " + e.Mode)}
 			}
 			blob = e.ID
 		}
@@ -219,7 +204,7 @@ func (b *build) readPolicy(ctx context.Context, f *signing.PolicyFileFacts) erro
 		return err
 	}
 	if id != blob {
-		return garbled("GET /repository/files", "another blob than the one that the tree lists")
+		return ask.Garbled("GET /repository/files", "another blob than the one that the tree lists")
 	}
 	f.Exists, f.Text, f.Digest = true, text, signing.DigestOf(text)
 	return nil
@@ -236,7 +221,7 @@ func (b *build) builder(ctx context.Context) error {
 		rest, ours := strings.CutPrefix(uri, "https://"+b.host+"/")
 		var cut bool
 		if name, _, cut = strings.Cut(rest, "//"); !ours || !cut {
-			return lacks("the file that defines its job")
+			return ask.Lacks("the file that defines its job")
 		}
 	}
 	var p struct {
@@ -244,13 +229,13 @@ func (b *build) builder(ctx context.Context) error {
 		Path string `json:"path_with_namespace"`
 	}
 	if strings.Trim(name, "/0123456789") == "" {
-		return &signing.Error{Code: signing.Invalid, Message: "not the path of a project", Found: strconv.Quote(clip(name))}
+		return &signing.Error{Code: signing.Invalid, Message: "not the path of a project", Found: strconv.Quote(ask.Clip(name))}
 	}
-	if _, err := b.get(ctx, b.at.token, path("projects", name), nil, &p, "read_api, as a member of "+clip(name)); err != nil {
+	if _, err := b.get(ctx, b.at.token, ask.Path("projects", name), nil, &p, "read_api, as a member of "+ask.Clip(name)); err != nil {
 		return err
 	}
 	if p.ID <= 0 || !strings.EqualFold(p.Path, name) {
-		return &signing.Error{Code: signing.NotFound, Message: "another project answers to this name", Expected: strconv.Quote(clip(name)), Found: strconv.Quote(clip(p.Path))}
+		return &signing.Error{Code: signing.NotFound, Message: "another project answers to this name", Expected: strconv.Quote(ask.Clip(name)), Found: strconv.Quote(ask.Clip(p.Path))}
 	}
 	b.facts.Builder = &signing.BuilderFacts{Repository: p.Path, ID: strconv.FormatInt(p.ID, 10)}
 	return nil

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -40,17 +40,7 @@ const (
 
 // Options are what a Client needs besides its configuration. The zero value is
 // the real world.
-type Options struct {
-	// Outbound bounds the requests. Its MaxBody bounds one answer.
-	Outbound outbound.Options
-	// Env is os.LookupEnv, for secrets that are env:NAME.
-	Env func(string) (string, bool)
-	// Now is the clock; time.Now if nil.
-	Now func() time.Time
-	// Root is what attestations are verified against; it takes the place of the
-	// file that forge.Config names.
-	Root root.TrustedMaterial
-}
+type Options = ask.Options
 
 // Client is one GitLab instance. It is safe for concurrent use.
 type Client struct {
@@ -102,30 +92,18 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 	if len(cfg.Tokens) == 0 {
 		return nil, fmt.Errorf("forge %s has no access token", cfg.Host)
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Env == nil {
-		o.Env = os.LookupEnv
+	o, err := o.For(cfg)
+	if err != nil {
+		return nil, err
 	}
 	api, web, err := addresses(cfg.Host, cfg.API)
 	if err != nil {
 		return nil, err
 	}
-	// The limits of this forge are read from its answers, a 429 among them.
-	o.Outbound.PassThrottled = true
-	if o.Outbound.Now == nil {
-		o.Outbound.Now = o.Now
-	}
 	base := outbound.NewTransport(o.Outbound)
 	c := &Client{host: cfg.Host, web: web, api: api, now: o.Now, places: map[string]*place{}, users: map[string]known{}, root: o.Root}
 	if c.hooks, err = readHooks(cfg, o.Env); err != nil {
 		return nil, err
-	}
-	if c.root == nil && cfg.AttestationRoot != "" {
-		if c.root, err = root.NewTrustedRootFromPath(cfg.AttestationRoot); err != nil {
-			return nil, fmt.Errorf("forge %s: attestation_root: %w", cfg.Host, err)
-		}
 	}
 	for _, t := range cfg.Tokens {
 		secret, err := t.Token.Read(o.Env)
@@ -208,7 +186,7 @@ func (c *Client) place(ctx context.Context, r forge.Repository) (*place, error) 
 	var last error
 	for _, t := range c.order(r.Name) {
 		var p gitlab.Project
-		if _, err := c.get(ctx, t, path("projects", r.ID), nil, &p, "read_api, as a member of the project"); err != nil {
+		if _, err := c.get(ctx, t, ask.Path("projects", r.ID), nil, &p, "read_api, as a member of the project"); err != nil {
 			if code := signing.CodeOf(err); code != signing.NotFound && code != signing.Denied {
 				return nil, err
 			}
@@ -216,7 +194,7 @@ func (c *Client) place(ctx context.Context, r forge.Repository) (*place, error) 
 			continue
 		}
 		if strconv.FormatInt(p.ID, 10) != r.ID || p.PathWithNamespace == "" {
-			return nil, garbled("GET /projects/"+r.ID, "another project than the one that was asked for")
+			return nil, ask.Garbled("GET /projects/"+r.ID, "another project than the one that was asked for")
 		}
 		if !t.serves(p.PathWithNamespace) {
 			continue
@@ -233,13 +211,13 @@ func (c *Client) place(ctx context.Context, r forge.Repository) (*place, error) 
 	if last != nil {
 		return nil, last
 	}
-	return nil, &signing.Error{Code: signing.Denied, Message: "no access token of " + c.host + " serves this project", Found: "project " + r.ID + " " + strconv.Quote(clip(r.Name)), Fix: "add a token for it, or its group to `groups` of a token"}
+	return nil, &signing.Error{Code: signing.Denied, Message: "no access token of " + c.host + " serves this project", Found: "project " + r.ID + " " + strconv.Quote(ask.Clip(r.Name)), Fix: "add a token for it, or its group to `groups` of a token"}
 }
 
 // number refuses what is not a positive number.
 func (c *Client) number(s, what string) error {
-	if n, err := strconv.ParseInt(s, 10, 64); err != nil || n <= 0 || strconv.FormatInt(n, 10) != s {
-		return &signing.Error{Code: signing.Invalid, Message: "not " + what + " on " + c.host, Found: strconv.Quote(clip(s))}
+	if !ask.IsNumber(s) {
+		return &signing.Error{Code: signing.Invalid, Message: "not " + what + " on " + c.host, Found: strconv.Quote(ask.Clip(s))}
 	}
 	return nil
 }
@@ -257,7 +235,7 @@ func (c *Client) me(ctx context.Context, t *token) (int64, error) {
 		return 0, err
 	}
 	if u.ID <= 0 {
-		return 0, garbled("GET /user", "no user id")
+		return 0, ask.Garbled("GET /user", "no user id")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -90,8 +91,8 @@ func (c *Client) Authenticate(h http.Header, body []byte, now time.Time) (forge.
 		// The body alone: id and time of a redelivery differ, and so may headers that
 		// nobody signed.
 		Key:  signing.DigestOf(append([]byte("gitlab delivery\x00"), body...)),
-		ID:   clip(only(h, "X-Gitlab-Event-Uuid")),
-		Name: clip(name),
+		ID:   ask.Clip(only(h, "X-Gitlab-Event-Uuid")),
+		Name: ask.Clip(name),
 		Body: body,
 	}, nil
 }
@@ -117,7 +118,7 @@ func (s hookSecrets) signed(h http.Header, body []byte, now time.Time) error {
 	}
 	unix, err := strconv.ParseInt(at, 10, 64)
 	if err != nil || strconv.FormatInt(unix, 10) != at {
-		return refusal("the delivery has no time", "seconds since 1970", strconv.Quote(clip(at)))
+		return refusal("the delivery has no time", "seconds since 1970", strconv.Quote(ask.Clip(at)))
 	}
 	if d := now.Sub(time.Unix(unix, 0)); d > hookTolerance || d < -hookTolerance {
 		return refusal("the delivery is from another time", "at most "+hookTolerance.String()+" from now", time.Unix(unix, 0).UTC().Format(time.RFC3339))
@@ -215,7 +216,7 @@ func (c *Client) Parse(d forge.Delivery) (forge.Event, error) {
 		return forge.Event{}, unreadable("no JSON object")
 	}
 	if kind.Kind != "note" && kind.Kind != "merge_request" {
-		return ignored("no use for " + strconv.Quote(clip(kind.Kind))), nil
+		return ignored("no use for " + strconv.Quote(ask.Clip(kind.Kind))), nil
 	}
 	var p payload
 	if err := json.Unmarshal(d.Body, &p); err != nil {
@@ -230,7 +231,7 @@ func (c *Client) Parse(d forge.Delivery) (forge.Event, error) {
 func ignored(why string) forge.Event { return forge.Event{Kind: forge.EventIgnored, Why: why} }
 
 func unreadable(why string) error {
-	return &signing.Error{Code: signing.Invalid, Message: "the delivery is not what GitLab sends", Found: clip(why)}
+	return &signing.Error{Code: signing.Invalid, Message: "the delivery is not what GitLab sends", Found: ask.Clip(why)}
 }
 
 // noteEvent reads a Note Hook. An update is built by GitLab with the note's

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 
 	gitlab "gitlab.com/gitlab-org/api/client-go"
@@ -32,7 +33,7 @@ func (c *Client) checkToken(ctx context.Context, t *token) []forge.Finding {
 		UserID  int64    `json:"user_id"`
 	}
 	token := forge.Finding{What: "access token " + t.name, Needed: "everything that is asked of " + c.host}
-	if _, err := c.get(ctx, t, path("personal_access_tokens", "self"), nil, &me, ""); err != nil {
+	if _, err := c.get(ctx, t, ask.Path("personal_access_tokens", "self"), nil, &me, ""); err != nil {
 		return []forge.Finding{failed(token, err, "replace the token")}
 	}
 	token.OK, token.Found = me.Active && !me.Revoked, "active until "+me.Expires
@@ -72,7 +73,7 @@ func (c *Client) checkPlace(ctx context.Context, t *token, at, me string) forge.
 		var place struct {
 			ID int64 `json:"id"`
 		}
-		if _, err = c.get(ctx, t, path(kind, at), nil, &place, ""); err != nil {
+		if _, err = c.get(ctx, t, ask.Path(kind, at), nil, &place, ""); err != nil {
 			if signing.CodeOf(err) == signing.NotFound {
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -74,53 +75,17 @@ func level(permission string) int {
 	return 0
 }
 
-// from is one parsed entry of ApprovalGroup.From.
-type from struct {
-	text  string
-	group string // path of a group
-	level int    // of the project
-	id    string // of an account
-}
-
-// parse reads the entries of this forge.
-func (c *Client) parse(groups []string) ([]from, error) {
-	var out []from
-	for _, g := range groups {
-		rest, ok := strings.CutPrefix(g, c.host+":")
-		f := from{text: g}
-		name, isLevel := strings.CutPrefix(rest, "permission=")
-		account, isAccount := strings.CutPrefix(rest, "@")
-		switch {
-		case !ok || rest == "":
-			return nil, c.noGroup(g)
-		case isLevel:
-			if f.level = level(name); f.level == 0 {
-				return nil, c.noGroup(g)
-			}
-		case isAccount:
-			_, id, _ := strings.Cut(account, "#")
-			if c.number(id, "an account") != nil {
-				return nil, c.noGroup(g)
-			}
-			f.id = id
-		default:
-			f.group = rest
-		}
-		out = append(out, f)
-	}
-	return out, nil
-}
-
-func (c *Client) noGroup(g string) error {
-	return &signing.Error{Code: signing.Invalid, Message: "not a group of people on " + c.host, Expected: c.host + ":GROUP/SUBGROUP, " + c.host + ":@LOGIN#ID or " + c.host + ":permission=write, maintain or admin", Found: strconv.Quote(clip(g))}
+// words are how GitLab names groups of people.
+func (c *Client) words() ask.GroupWords {
+	return ask.GroupWords{Host: c.host, Form: "GROUP/SUBGROUP", Kind: "group", Named: func(string) bool { return true }}
 }
 
 // Standing implements forge.People. Nothing is remembered: each call asks.
 func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.Account, groups []string) (forge.Standing, error) {
-	if who.Forge != c.host {
-		return forge.Standing{}, &signing.Error{Code: signing.Invalid, Message: "an account of another forge", Expected: c.host, Found: clip(who.Forge)}
+	if err := ask.OfForge(c.host, "an account", who.Forge); err != nil {
+		return forge.Standing{}, err
 	}
-	asked, err := c.parse(groups)
+	asked, err := c.words().Parse(groups)
 	if err != nil {
 		return forge.Standing{}, err
 	}
@@ -149,10 +114,10 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 	for _, f := range asked {
 		var in bool
 		switch {
-		case f.level > 0:
-			in = mine.active(c.now(), f.level)
-		case f.id != "":
-			in = f.id == who.ID
+		case f.Permission != "":
+			in = mine.active(c.now(), level(f.Permission))
+		case f.ID != "":
+			in = f.ID == who.ID
 		default:
 			m, err := c.groupMember(ctx, c.tokenFor(p, f), f, who.ID)
 			if err != nil {
@@ -161,7 +126,7 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 			in = m.active(c.now(), int(gitlab.GuestPermissions))
 		}
 		if in {
-			out.Groups = append(out.Groups, f.text)
+			out.Groups = append(out.Groups, f.Text)
 		}
 	}
 	return out, nil
@@ -169,46 +134,44 @@ func (c *Client) Standing(ctx context.Context, r forge.Repository, who signing.A
 
 // around is the place of r. That of the zero Repository, which is one of another
 // forge, has no id: only groups and accounts can be asked for there.
-func (c *Client) around(ctx context.Context, r forge.Repository, asked []from) (*place, error) {
+func (c *Client) around(ctx context.Context, r forge.Repository, asked []ask.Group) (*place, error) {
 	if r != (forge.Repository{}) {
 		return c.place(ctx, r)
 	}
-	for _, f := range asked {
-		if f.level > 0 {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "nobody has a permission on " + c.host + " in a repository of another forge", Expected: c.host + ":GROUP or " + c.host + ":@LOGIN#ID", Found: strconv.Quote(clip(f.text)), Fix: "name a group in the policy"}
-		}
+	if err := c.words().Elsewhere(asked); err != nil {
+		return nil, err
 	}
 	return &place{token: c.order("")[0]}, nil
 }
 
 // tokenFor is the token that asks for a group: the project's, or where there is no
 // project the one that is for the group.
-func (c *Client) tokenFor(p *place, f from) *token {
+func (c *Client) tokenFor(p *place, f ask.Group) *token {
 	if p.id != "" {
 		return p.token
 	}
-	return c.order(f.group)[0]
+	return c.order(f.Name)[0]
 }
 
 // group finds a group by its path, which must be its path now.
-func (c *Client) group(ctx context.Context, t *token, f from) (string, error) {
+func (c *Client) group(ctx context.Context, t *token, f ask.Group) (string, error) {
 	var g struct {
 		ID   int64  `json:"id"`
 		Path string `json:"full_path"`
 	}
-	if _, err := c.get(ctx, t, path("groups", f.group), query("with_projects", "false"), &g, "read_api, as a member of the group"); err != nil {
+	if _, err := c.get(ctx, t, ask.Path("groups", f.Name), query("with_projects", "false"), &g, "read_api, as a member of the group"); err != nil {
 		if signing.CodeOf(err) == signing.NotFound {
-			return "", &signing.Error{Code: signing.NotFound, Message: "there is no such group, or this token may not see it", Found: strconv.Quote(clip(f.text)), Fix: "compare the path with GitLab; make the token's bot a member of the group", Err: err}
+			return "", &signing.Error{Code: signing.NotFound, Message: "there is no such group, or this token may not see it", Found: strconv.Quote(ask.Clip(f.Text)), Fix: "compare the path with GitLab; make the token's bot a member of the group", Err: err}
 		}
 		return "", err
 	}
-	if g.ID <= 0 || !strings.EqualFold(g.Path, f.group) {
-		return "", &signing.Error{Code: signing.NotFound, Message: "another group answers to this path", Expected: strconv.Quote(clip(f.group)), Found: strconv.Quote(clip(g.Path)), Fix: "write the group's path as it is now"}
+	if g.ID <= 0 || !strings.EqualFold(g.Path, f.Name) {
+		return "", &signing.Error{Code: signing.NotFound, Message: "another group answers to this path", Expected: strconv.Quote(ask.Clip(f.Name)), Found: strconv.Quote(ask.Clip(g.Path)), Fix: "write the group's path as it is now"}
 	}
 	return strconv.FormatInt(g.ID, 10), nil
 }
 
-func (c *Client) groupMember(ctx context.Context, t *token, f from, id string) (member, error) {
+func (c *Client) groupMember(ctx context.Context, t *token, f ask.Group, id string) (member, error) {
 	group, err := c.group(ctx, t, f)
 	if err != nil {
 		return member{}, err
@@ -220,14 +183,14 @@ func (c *Client) groupMember(ctx context.Context, t *token, f from, id string) (
 // groups. The place itself was seen before: 404 means that there is no membership.
 func (c *Client) member(ctx context.Context, t *token, kind, id, who string) (member, error) {
 	var m member
-	_, err := c.get(ctx, t, path(kind, id, "members", "all", who), nil, &m, "read_api")
+	_, err := c.get(ctx, t, ask.Path(kind, id, "members", "all", who), nil, &m, "read_api")
 	switch {
 	case signing.CodeOf(err) == signing.NotFound && err != nil:
 		return member{}, nil
 	case err != nil:
 		return member{}, err
 	case strconv.FormatInt(m.ID, 10) != who:
-		return member{}, garbled("GET /"+path(kind, id, "members/all", who), "another member than the one that was asked for")
+		return member{}, ask.Garbled("GET /"+ask.Path(kind, id, "members/all", who), "another member than the one that was asked for")
 	}
 	return m, nil
 }
@@ -235,7 +198,7 @@ func (c *Client) member(ctx context.Context, t *token, kind, id, who string) (me
 // Members implements forge.People. Programs, and those whose membership does not
 // hold now, are left out.
 func (c *Client) Members(ctx context.Context, r forge.Repository, groups []string) (map[string][]signing.Account, error) {
-	asked, err := c.parse(groups)
+	asked, err := c.words().Parse(groups)
 	if err != nil {
 		return nil, err
 	}
@@ -246,27 +209,27 @@ func (c *Client) Members(ctx context.Context, r forge.Repository, groups []strin
 	out := map[string][]signing.Account{}
 	for _, f := range asked {
 		var list []member
-		least := max(f.level, int(gitlab.GuestPermissions))
+		least := max(level(f.Permission), int(gitlab.GuestPermissions))
 		switch {
-		case f.id != "":
-			u, err := c.lookup(ctx, p.token, f.id)
+		case f.ID != "":
+			u, err := c.lookup(ctx, p.token, f.ID)
 			if err != nil {
 				return nil, err
 			}
 			list = []member{{ID: u.ID, Username: u.Username, State: u.State, AccessLevel: least}}
-		case f.level > 0:
-			list, err = members(ctx, c, p.token, path("projects", p.id, "members", "all"))
+		case f.Permission != "":
+			list, err = members(ctx, c, p.token, ask.Path("projects", p.id, "members", "all"))
 		default:
 			var group string
 			t := c.tokenFor(p, f)
 			if group, err = c.group(ctx, t, f); err == nil {
-				list, err = members(ctx, c, t, path("groups", group, "members", "all"))
+				list, err = members(ctx, c, t, ask.Path("groups", group, "members", "all"))
 			}
 		}
 		if err != nil {
 			return nil, err
 		}
-		if out[f.text], err = c.people(ctx, p.token, list, least); err != nil {
+		if out[f.Text], err = c.people(ctx, p.token, list, least); err != nil {
 			return nil, err
 		}
 	}
@@ -335,11 +298,11 @@ func (c *Client) lookup(ctx context.Context, t *token, id string) (user, error) 
 		return user{}, err
 	}
 	var u user
-	if _, err := c.get(ctx, t, path("users", id), nil, &u, "read_api"); err != nil {
+	if _, err := c.get(ctx, t, ask.Path("users", id), nil, &u, "read_api"); err != nil {
 		return user{}, err
 	}
 	if strconv.FormatInt(u.ID, 10) != id || u.Username == "" || u.Bot == nil {
-		return user{}, garbled("GET /users/"+id, fmt.Sprintf("no user %s, or not whether it is a bot", id))
+		return user{}, ask.Garbled("GET /users/"+id, fmt.Sprintf("no user %s, or not whether it is a bot", id))
 	}
 	return u, nil
 }

@@ -14,6 +14,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -56,7 +57,7 @@ const graphFields = "sha message author{id username bot} authorEmail authorName 
 // the answer has to be ours.
 func (b *build) graph(ctx context.Context, q string, vars map[string]any, out any) error {
 	const what = "POST /graphql"
-	b.note(ctx, what)
+	ask.Note(ctx, b.now(), what)
 	t := b.at.token
 	vars["project"] = b.at.path
 	u := strings.TrimSuffix(b.api, "/v4") + "/graphql"
@@ -68,13 +69,13 @@ func (b *build) graph(ctx context.Context, q string, vars map[string]any, out an
 		return b.failure(ctx, err, what, "read_api, as reporter of the project")
 	}
 	if len(got.Errors) > 0 {
-		return &signing.Error{Code: signing.Invalid, Message: what + " on " + b.host + " is refused", Found: strconv.Quote(clip(got.Errors[0].Message)), Fix: "this service needs GitLab 16 or newer"}
+		return &signing.Error{Code: signing.Invalid, Message: what + " on " + b.host + " is refused", Found: strconv.Quote(ask.Clip(got.Errors[0].Message)), Fix: "this service needs GitLab 16 or newer"}
 	}
 	if got.Data.Project == nil {
-		return &signing.Error{Code: signing.NotFound, Message: what + " on " + b.host + ": this token may not see the project", Found: clip(b.at.path)}
+		return &signing.Error{Code: signing.NotFound, Message: what + " on " + b.host + ": this token may not see the project", Found: ask.Clip(b.at.path)}
 	}
 	if got.Data.Project.ID != "gid://gitlab/Project/"+b.at.id {
-		return garbled(what, "another project has this path now")
+		return ask.Garbled(what, "another project has this path now")
 	}
 	return got.Data.Project.into(out)
 }
@@ -121,21 +122,21 @@ func (p *graphProject) into(out any) error {
 func (b *build) commit(ctx context.Context) error {
 	sha := b.o.SourceRepositoryDigest
 	if b.sha(sha) != nil {
-		return lacks("its commit")
+		return ask.Lacks("its commit")
 	}
 	var c graphCommit
 	if err := b.graph(ctx, "query($project:ID!,$sha:String!){project(fullPath:$project){id repository{tree(ref:$sha){lastCommit{"+graphFields+"}}}}}", map[string]any{"sha": sha}, &c); err != nil {
 		return err
 	}
 	if c.SHA != sha {
-		return garbled("POST /graphql", "another commit than the one that was asked for")
+		return ask.Garbled("POST /graphql", "another commit than the one that was asked for")
 	}
 	state, err := b.signature(ctx, sha)
 	if err != nil {
 		return err
 	}
 	subject, _, _ := strings.Cut(c.Message, "\n")
-	f := &signing.CommitFacts{SHA: sha, Subject: clip(subject), Verified: state == "verified" || state == "verified_system" || state == "verified_ca"}
+	f := &signing.CommitFacts{SHA: sha, Subject: ask.Clip(subject), Verified: state == "verified" || state == "verified_system" || state == "verified_ca"}
 	if f.Authors, f.Unmapped, err = b.authors(ctx, []graphCommit{c}); err != nil {
 		return err
 	}
@@ -170,7 +171,7 @@ func (b *build) authors(ctx context.Context, commits []graphCommit) (accounts []
 		}
 		id, ok := strings.CutPrefix(c.Author.ID, "gid://gitlab/User/")
 		if !ok || b.number(id, "the id of an account") != nil {
-			return nil, nil, garbled("POST /graphql", "an author without an id")
+			return nil, nil, ask.Garbled("POST /graphql", "an author without an id")
 		}
 		a := signing.Account{Forge: b.host, ID: id, Login: c.Author.Username, Bot: c.Author.Bot}
 		byMail[strings.ToLower(c.AuthorEmail)], found[id] = a, a
@@ -194,7 +195,7 @@ func (b *build) authors(ctx context.Context, commits []graphCommit) (accounts []
 				return err
 			}
 		}
-		lost[clip(strings.TrimSpace(name+" <"+mail+">"))] = true
+		lost[ask.Clip(strings.TrimSpace(name+" <"+mail+">"))] = true
 		return nil
 	}
 	for _, c := range commits {
@@ -243,7 +244,7 @@ func (b *build) private(ctx context.Context, mail string) (signing.Account, bool
 func (b *build) pulls(ctx context.Context) error {
 	sha := b.o.SourceRepositoryDigest
 	if b.sha(sha) != nil {
-		return lacks("its commit")
+		return ask.Lacks("its commit")
 	}
 	all, err := b.merges(ctx, b.at, sha)
 	if err != nil {
@@ -325,7 +326,7 @@ func (b *build) commitsOf(ctx context.Context, iid string) ([]graphCommit, error
 		case !page.PageInfo.HasNextPage:
 			return out, nil
 		case page.PageInfo.EndCursor == "" || page.PageInfo.EndCursor == after:
-			return nil, garbled("POST /graphql", "pages that do not end")
+			return nil, ask.Garbled("POST /graphql", "pages that do not end")
 		}
 		after = page.PageInfo.EndCursor
 	}
@@ -353,7 +354,7 @@ func (b *build) pushers(ctx context.Context, m mergeRequest, versions []diffVers
 	}
 	from, err := b.place(ctx, forge.Repository{ID: strconv.FormatInt(m.SourceProject, 10)})
 	if err != nil {
-		if permanent(err) {
+		if ask.Permanent(err) {
 			return unknown("the fork that it is from cannot be asked: " + signing.Public(err).Message)
 		}
 		return nil, err
@@ -362,9 +363,9 @@ func (b *build) pushers(ctx context.Context, m mergeRequest, versions []diffVers
 	if !m.MergedAt.IsZero() {
 		q["before"] = []string{m.MergedAt.UTC().AddDate(0, 0, 2).Format(time.DateOnly)}
 	}
-	events, err := list[pushEvent](ctx, b.Client, from.token, path("projects", from.id, "events"), q, maxEvents, "read_api, as reporter of the project")
+	events, err := list[pushEvent](ctx, b.Client, from.token, ask.Path("projects", from.id, "events"), q, maxEvents, "read_api, as reporter of the project")
 	if err != nil {
-		if permanent(err) {
+		if ask.Permanent(err) {
 			return unknown(signing.Public(err).Message)
 		}
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -147,11 +148,11 @@ func (b *build) ref(ctx context.Context, ref string) (*signing.RefFacts, error) 
 	if !isBranch {
 		var isTag bool
 		if name, isTag = strings.CutPrefix(ref, tags); !isTag {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "not a branch or tag", Expected: branches + "NAME or " + tags + "NAME", Found: strconv.Quote(clip(ref))}
+			return nil, &signing.Error{Code: signing.Invalid, Message: "not a branch or tag", Expected: branches + "NAME or " + tags + "NAME", Found: strconv.Quote(ask.Clip(ref))}
 		}
 	}
 	if name == "" {
-		return nil, lacks("a branch or tag")
+		return nil, ask.Lacks("a branch or tag")
 	}
 	f := &signing.RefFacts{Ref: ref}
 	if err := b.head(ctx, f, name, isBranch); err != nil {
@@ -190,7 +191,7 @@ func (b *build) head(ctx context.Context, f *signing.RefFacts, name string, isBr
 		return err
 	}
 	if there.Name != name || b.sha(there.Commit.ID) != nil {
-		return garbled("GET /repository/"+kind, "another ref than the one that was asked for")
+		return ask.Garbled("GET /repository/"+kind, "another ref than the one that was asked for")
 	}
 	f.Exists, f.Commit = true, there.Commit.ID
 	if b.sha(b.o.SourceRepositoryDigest) != nil {
@@ -280,10 +281,10 @@ func (s *shield) approvals(f *signing.RefFacts, name string) {
 			continue
 		}
 		if !s.settings.NoOverride {
-			f.Rules = append(f.Rules, fmt.Sprintf("approval rule %q, which each merge request may change", clip(r.Name)))
+			f.Rules = append(f.Rules, fmt.Sprintf("approval rule %q, which each merge request may change", ask.Clip(r.Name)))
 			continue
 		}
-		f.Rules = append(f.Rules, fmt.Sprintf("approval rule %q (%d)", clip(r.Name), r.Required))
+		f.Rules = append(f.Rules, fmt.Sprintf("approval rule %q (%d)", ask.Clip(r.Name), r.Required))
 		f.RequiredApprovals = max(f.RequiredApprovals, r.Required)
 	}
 }

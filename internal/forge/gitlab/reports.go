@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -69,12 +70,12 @@ func (c *Client) Status(ctx context.Context, r forge.Repository, s forge.Status)
 		}
 		in.Pipeline, _ = strconv.ParseInt(s.Pipeline, 10, 64)
 	}
-	_, err = c.do(ctx, p.token, http.MethodPost, path("projects", p.id, "statuses", s.Commit), nil, in, nil, "api, as developer of the project")
+	_, err = c.do(ctx, p.token, http.MethodPost, ask.Path("projects", p.id, "statuses", s.Commit), nil, in, nil, "api, as developer of the project")
 	if signing.CodeOf(err) != signing.Invalid || err == nil {
 		return err
 	}
 	// GitLab refuses a change from a state to itself.
-	there, lerr := list[commitStatus](ctx, c, p.token, path("projects", p.id, "repository", "commits", s.Commit, "statuses"), query("name", in.Name), maxStatuses, "read_api")
+	there, lerr := list[commitStatus](ctx, c, p.token, ask.Path("projects", p.id, "repository", "commits", s.Commit, "statuses"), query("name", in.Name), maxStatuses, "read_api")
 	if lerr != nil {
 		return lerr
 	}
@@ -102,12 +103,8 @@ type commitStatus struct {
 
 // sha refuses what is not the id of a commit: GitLab would take a branch there.
 func (c *Client) sha(s string) error {
-	ok := len(s) == 40 || len(s) == 64
-	for _, b := range []byte(s) {
-		ok = ok && (b >= '0' && b <= '9' || b >= 'a' && b <= 'f')
-	}
-	if !ok {
-		return &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(clip(s))}
+	if !ask.IsCommit(s) {
+		return &signing.Error{Code: signing.Invalid, Message: "not the id of a commit", Found: strconv.Quote(ask.Clip(s))}
 	}
 	return nil
 }

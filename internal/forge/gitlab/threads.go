@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -60,7 +61,7 @@ func (c *Client) merges(ctx context.Context, p *place, commit string) ([]mergeRe
 	if err := c.sha(commit); err != nil {
 		return nil, err
 	}
-	all, err := list[mergeRequest](ctx, c, p.token, path("projects", p.id, "repository", "commits", commit, "merge_requests"), nil, maxMerges, "read_api, as reporter of the project")
+	all, err := list[mergeRequest](ctx, c, p.token, ask.Path("projects", p.id, "repository", "commits", commit, "merge_requests"), nil, maxMerges, "read_api, as reporter of the project")
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +119,7 @@ func (c *Client) Open(ctx context.Context, r forge.Repository, title, body strin
 		return none(err)
 	}
 	title = shorten(strings.Join(strings.Fields(title), " "), maxTitle)
-	mine, err := list[issue](ctx, c, p.token, path("projects", p.id, "issues"), query("state", "opened", "author_id", strconv.FormatInt(me, 10), "search", title, "in", "title"), maxOpened, "read_api")
+	mine, err := list[issue](ctx, c, p.token, ask.Path("projects", p.id, "issues"), query("state", "opened", "author_id", strconv.FormatInt(me, 10), "search", title, "in", "title"), maxOpened, "read_api")
 	if err != nil {
 		return none(err)
 	}
@@ -128,15 +129,15 @@ func (c *Client) Open(ctx context.Context, r forge.Repository, title, body strin
 		found = mine[at]
 	} else {
 		in := map[string]string{"title": title, "description": opening}
-		if _, err := c.do(ctx, p.token, http.MethodPost, path("projects", p.id, "issues"), nil, in, &found, "api, as reporter of the project"); err != nil {
+		if _, err := c.do(ctx, p.token, http.MethodPost, ask.Path("projects", p.id, "issues"), nil, in, &found, "api, as reporter of the project"); err != nil {
 			return none(err)
 		}
 	}
 	if found.IID <= 0 {
-		return none(garbled("POST /projects/"+p.id+"/issues", "an issue without a number"))
+		return none(ask.Garbled("POST /projects/"+p.id+"/issues", "an issue without a number"))
 	}
 	t := signing.Thread{Forge: c.host, RepositoryID: p.id, Repository: p.path, Kind: signing.ThreadIssue, Number: strconv.FormatInt(found.IID, 10), URL: found.WebURL, Opened: true}
-	before, err := c.Mine(ctx, t, firstLine(body))
+	before, err := c.Mine(ctx, t, ask.FirstLine(body))
 	if err != nil {
 		return none(err)
 	}
@@ -150,20 +151,20 @@ func (c *Client) Open(ctx context.Context, r forge.Repository, title, body strin
 // Close implements forge.Threads: an issue that we opened, and nothing else.
 func (c *Client) Close(ctx context.Context, t signing.Thread) error {
 	if t.Kind != signing.ThreadIssue || !t.Opened {
-		return &signing.Error{Code: signing.Invalid, Message: "only an issue that this service opened is closed by it", Found: clip(t.Kind) + " " + clip(t.Number)}
+		return &signing.Error{Code: signing.Invalid, Message: "only an issue that this service opened is closed by it", Found: ask.Clip(t.Kind) + " " + ask.Clip(t.Number)}
 	}
 	p, err := c.thread(ctx, t)
 	if err != nil {
 		return err
 	}
-	_, err = c.do(ctx, p.token, http.MethodPut, path("projects", p.id, "issues", t.Number), nil, map[string]string{"state_event": "close"}, nil, "api, as reporter of the project")
+	_, err = c.do(ctx, p.token, http.MethodPut, ask.Path("projects", p.id, "issues", t.Number), nil, map[string]string{"state_event": "close"}, nil, "api, as reporter of the project")
 	return err
 }
 
 // thread returns the place of a thread of this forge.
 func (c *Client) thread(ctx context.Context, t signing.Thread) (*place, error) {
 	if t.Forge != c.host || t.Kind != signing.ThreadPull && t.Kind != signing.ThreadIssue {
-		return nil, &signing.Error{Code: signing.Invalid, Message: "not a thread of " + c.host, Found: clip(t.Forge) + " " + clip(t.Kind)}
+		return nil, &signing.Error{Code: signing.Invalid, Message: "not a thread of " + c.host, Found: ask.Clip(t.Forge) + " " + ask.Clip(t.Kind)}
 	}
 	if err := c.number(t.Number, "the number of a thread"); err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func notesOf(p *place, t signing.Thread, more ...string) string {
 	if t.Kind == signing.ThreadPull {
 		kind = "merge_requests"
 	}
-	return path(append([]string{"projects", p.id, kind, t.Number, "notes"}, more...)...)
+	return ask.Path(append([]string{"projects", p.id, kind, t.Number, "notes"}, more...)...)
 }
 
 type note struct {
@@ -207,7 +208,7 @@ func (n note) is(p *place, t signing.Thread) bool {
 // changed the text; a reaction moves them too, and then the author writes anew.
 func (c *Client) comment(ctx context.Context, p *place, t signing.Thread, n note) (forge.Comment, error) {
 	if n.CreatedAt.IsZero() || n.UpdatedAt.IsZero() || n.Author.ID <= 0 {
-		return forge.Comment{}, garbled("GET /"+notesOf(p, t), "a note without author or times")
+		return forge.Comment{}, ask.Garbled("GET /"+notesOf(p, t), "a note without author or times")
 	}
 	id := strconv.FormatInt(n.ID, 10)
 	out := forge.Comment{

@@ -2,24 +2,21 @@ package gitlab
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/ask"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // writable refuses what GitLab would not keep as it is: too much text, and lines
 // that it would carry out as quick actions in the name of our bot.
 func writable(body string) error {
-	if len(body) > forge.MaxComment {
-		return &signing.Error{Code: signing.TooLarge, Message: "the comment is too long", Expected: fmt.Sprintf("at most %d bytes", forge.MaxComment), Found: strconv.Itoa(len(body))}
-	}
-	if strings.TrimSpace(body) == "" {
-		return &signing.Error{Code: signing.Invalid, Message: "the comment is empty"}
+	if err := ask.Writable(body); err != nil {
+		return err
 	}
 	code := false // GitLab knows only this kind of fence, at the beginning of a line
 	for line := range strings.Lines(body) {
@@ -30,7 +27,7 @@ func writable(body string) error {
 		case strings.HasPrefix(line, "```"):
 			code = true
 		case len(line) > 1 && line[0] == '/' && (line[1] >= 'a' && line[1] <= 'z' || line[1] >= 'A' && line[1] <= 'Z'):
-			return &signing.Error{Code: signing.Invalid, Message: "a line of the comment begins like a quick action", Expected: "text that GitLab does not carry out", Found: strconv.Quote(clip(line))}
+			return &signing.Error{Code: signing.Invalid, Message: "a line of the comment begins like a quick action", Expected: "text that GitLab does not carry out", Found: strconv.Quote(ask.Clip(line))}
 		}
 	}
 	if code {
@@ -42,11 +39,6 @@ func writable(body string) error {
 // kept is a body as GitLab keeps it: without carriage returns and final space.
 func kept(body string) string {
 	return strings.TrimRight(strings.ReplaceAll(body, "\r", ""), " \t\n\v\f\x00")
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return strings.TrimSpace(line)
 }
 
 // Post implements forge.Writer. The Body that it returns is what GitLab keeps:
@@ -64,7 +56,7 @@ func (c *Client) Post(ctx context.Context, t signing.Thread, body string) (forge
 		return forge.Comment{}, err
 	}
 	if n.ID <= 0 {
-		return forge.Comment{}, garbled("POST /"+notesOf(p, t), "a note without an id")
+		return forge.Comment{}, ask.Garbled("POST /"+notesOf(p, t), "a note without an id")
 	}
 	return c.comment(ctx, p, t, n)
 }
@@ -120,7 +112,7 @@ func (c *Client) Mine(ctx context.Context, t signing.Thread, marker string) ([]f
 	}
 	var out []forge.Comment
 	for _, n := range all {
-		if n.Author.ID != me || n.System || firstLine(n.Body) != strings.TrimSpace(marker) {
+		if n.Author.ID != me || n.System || !ask.Marked(n.Body, marker) {
 			continue
 		}
 		made, err := c.comment(ctx, p, t, n)
@@ -154,7 +146,7 @@ func (c *Client) Collapse(ctx context.Context, t signing.Thread, id string) erro
 func (c *Client) React(ctx context.Context, t signing.Thread, m forge.Comment, reaction string) error {
 	name, ok := map[string]string{"+1": "thumbsup", "-1": "thumbsdown", "eyes": "eyes", "confused": "confused"}[reaction]
 	if !ok {
-		return &signing.Error{Code: signing.Invalid, Message: "not a reaction", Expected: "+1, -1, eyes or confused", Found: strconv.Quote(clip(reaction))}
+		return &signing.Error{Code: signing.Invalid, Message: "not a reaction", Expected: "+1, -1, eyes or confused", Found: strconv.Quote(ask.Clip(reaction))}
 	}
 	p, err := c.thread(ctx, t)
 	if err != nil {
