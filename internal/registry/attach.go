@@ -351,7 +351,7 @@ func (c *Client) uploadOne(ctx context.Context, h *host, repo signing.Repository
 	}
 	location := ans.header.Get("Location")
 	if location == "" {
-		return &signing.Error{Code: signing.Unavailable, Message: "registry " + h.name + " does not say where to upload to", Expected: "a Location header"}
+		return &signing.Error{Code: signing.Unavailable, Message: h.title() + " does not say where to upload to", Expected: "a Location header"}
 	}
 	to, err := h.sameHost(ans.url, location)
 	if err != nil {

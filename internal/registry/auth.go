@@ -145,11 +145,11 @@ func (h *host) fence(realm string) (*url.URL, error) {
 			}
 		}
 	}
-	return nil, &signing.Error{Code: signing.Denied, Message: "registry " + h.name + " sends its clients to a token service elsewhere; no credentials were sent", Expected: "a token realm on " + h.api.Host + " or one listed in token_realm", Found: quote(realm), Fix: "if this token service is the registry's own, add its URL to token_realm in the row of " + h.name}
+	return nil, &signing.Error{Code: signing.Denied, Message: h.title() + " sends its clients to a token service elsewhere; no credentials were sent", Expected: "a token realm on " + h.api.Host + " or one listed in token_realm", Found: quote(realm), Fix: "if this token service is its own, add its URL to token_realm in the " + h.row()}
 }
 
 func (h *host) denied(why string) error {
-	return &signing.Error{Code: signing.Denied, Message: "registry " + h.name + " does not let this service in", Expected: "access with the credentials that are configured", Found: why, Fix: "configure credentials in the registries row of " + h.name}
+	return &signing.Error{Code: signing.Denied, Message: h.title() + " does not let this service in", Expected: "access with the credentials that are configured", Found: why, Fix: "configure credentials in the " + h.row()}
 }
 
 // token returns the place where the token for scope and access is kept. One that
@@ -157,7 +157,7 @@ func (h *host) denied(why string) error {
 func (h *host) token(scope string, a access, now time.Time) *token {
 	h.auth.mu.Lock()
 	defer h.auth.mu.Unlock()
-	if t, ok := h.auth.tokens[scope+string(push)]; ok && now.Before(t.until) {
+	if t, ok := h.auth.tokens[scope+string(push)]; ok && a == pull && now.Before(t.until) {
 		return t
 	}
 	t, ok := h.auth.tokens[scope+string(a)]
@@ -277,7 +277,7 @@ func (h *host) parseToken(body []byte) (string, time.Duration, error) {
 		a.Token = a.AccessToken
 	}
 	if err != nil || a.Token == "" || strings.ContainsFunc(a.Token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", 0, &signing.Error{Code: signing.Unavailable, Message: "the token service of registry " + h.name + " gave no token"}
+		return "", 0, &signing.Error{Code: signing.Unavailable, Message: "the token service of " + h.title() + " gave no token"}
 	}
 	life := tokenDefault
 	if a.ExpiresIn > 0 {

@@ -80,7 +80,7 @@ func (c *Client) manifest(ctx context.Context, repo signing.Repository, ref stri
 }
 
 func mismatch(h *host, what, want string, got signing.Digest) error {
-	return &signing.Error{Code: signing.Invalid, Message: "registry " + h.name + " served bytes that are not the " + what + " that was asked for", Expected: quote(want), Found: string(got), Fix: "push the image again; if this stays, the registry or something before it alters content"}
+	return &signing.Error{Code: signing.Invalid, Message: h.title() + " served bytes that are not the " + what + " that was asked for", Expected: quote(want), Found: string(got), Fix: "push the image again; if this stays, the registry or something before it alters content"}
 }
 
 // Blob returns the content of d, at most most bytes, held against d's size and
@@ -207,7 +207,7 @@ func (h *host) nextPage(a *answer) (*url.URL, error) {
 func (h *host) sameHost(base *url.URL, ref string) (*url.URL, error) {
 	u, err := base.Parse(ref)
 	if err != nil || !strings.EqualFold(u.Host, h.api.Host) || u.User != nil {
-		return nil, &signing.Error{Code: signing.Denied, Message: "registry " + h.name + " sends a request that carries credentials elsewhere", Expected: "an address on " + h.api.Host, Found: quote(ref), Fix: "if a proxy is in front of the registry, have it pass the Host header on"}
+		return nil, &signing.Error{Code: signing.Denied, Message: h.title() + " sends a request that carries credentials elsewhere", Expected: "an address on " + h.api.Host, Found: quote(ref), Fix: "if a proxy is in front of the registry, have it pass the Host header on"}
 	}
 	// Behind a proxy that ends TLS registries think that they speak http.
 	u.Scheme, u.Fragment = h.api.Scheme, ""

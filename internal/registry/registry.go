@@ -100,6 +100,7 @@ type Client struct {
 // host is one configured registry.
 type host struct {
 	name   string
+	notary bool     // a Notary server, of the `notaries` rows
 	api    *url.URL // scheme and host
 	plain  *http.Client
 	follow *http.Client // for blobs, which registries keep elsewhere
@@ -182,6 +183,19 @@ func New(rows []Config, o Options) (*Client, error) {
 	if err := Check(rows).Err(); err != nil {
 		return nil, err
 	}
+	o = o.withDefaults()
+	c := &Client{hosts: make(map[string]*host, len(rows)), o: o}
+	for _, r := range rows {
+		h, err := newHost(r, o)
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", r.Host, err)
+		}
+		c.hosts[h.name] = h
+	}
+	return c, nil
+}
+
+func (o Options) withDefaults() Options {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -194,15 +208,22 @@ func New(rows []Config, o Options) (*Client, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{hosts: make(map[string]*host, len(rows)), o: o}
-	for _, r := range rows {
-		h, err := newHost(r, o)
-		if err != nil {
-			return nil, fmt.Errorf("registry %s: %w", r.Host, err)
-		}
-		c.hosts[h.name] = h
+	return o
+}
+
+// title and row name the host in errors, and where it is configured.
+func (h *host) title() string {
+	if h.notary {
+		return "notary server " + h.name
 	}
-	return c, nil
+	return "registry " + h.name
+}
+
+func (h *host) row() string {
+	if h.notary {
+		return "notaries row of " + h.name
+	}
+	return "registries row of " + h.name
 }
 
 func newHost(r Config, o Options) (*host, error) {

@@ -169,7 +169,7 @@ func (h *host) send(req *http.Request, r request) (*answer, error) {
 // unread says why there is no answer to r.
 func (h *host) unread(r request, err error) error {
 	if errors.Is(err, signing.TooLarge) {
-		return &signing.Error{Code: signing.TooLarge, Message: "registry " + h.name + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Found: "a larger answer", Fix: "push it again, smaller; it is no manifest or signature of a usual size", Err: err}
+		return &signing.Error{Code: signing.TooLarge, Message: h.title() + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Found: "a larger answer", Fix: "push it again, smaller; it is no manifest or signature of a usual size", Err: err}
 	}
 	return h.gaveUp(err)
 }
@@ -184,11 +184,11 @@ func (h *host) gaveUp(err error) error {
 	var e *signing.Error
 	switch {
 	case errors.As(err, &e), errors.Is(err, context.Canceled):
-		return fmt.Errorf("registry %s: %w", h.name, err)
+		return fmt.Errorf("%s: %w", h.title(), err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return &signing.Error{Code: signing.Unavailable, Message: "registry " + h.name + " did not answer in time", Err: err}
+		return &signing.Error{Code: signing.Unavailable, Message: h.title() + " did not answer in time", Err: err}
 	}
-	return &signing.Error{Code: signing.Unavailable, Message: "registry " + h.name + " could not be reached", Err: err}
+	return &signing.Error{Code: signing.Unavailable, Message: h.title() + " could not be reached", Err: err}
 }
 
 var reErrorCode = regexp.MustCompile(`^[A-Za-z_]{1,64}$`)
@@ -216,7 +216,7 @@ func errorCodes(body []byte) []string {
 // statusError is the one place that says what a status of a registry means.
 func (h *host) statusError(what string, status int, header http.Header, body []byte) *signing.Error {
 	codes := errorCodes(body)
-	e := &signing.Error{Message: "registry " + h.name, Found: strings.TrimSpace(fmt.Sprintf("HTTP %d %s", status, strings.Join(codes, " ")))}
+	e := &signing.Error{Message: h.title(), Found: strings.TrimSpace(fmt.Sprintf("HTTP %d %s", status, strings.Join(codes, " ")))}
 	say := func(code signing.Code, message, fix string) {
 		e.Code, e.Message, e.Fix = code, e.Message+" "+message, fix
 	}
@@ -225,7 +225,7 @@ func (h *host) statusError(what string, status int, header http.Header, body []b
 		say(signing.RateLimited, "is throttling this service", "wait, or use an account with a higher limit")
 		e.RetryAfter, _ = outbound.RetryAfter(header, h.keys.now())
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		say(signing.Denied, "refuses access to "+what, "give the credentials in the registries row of "+h.name+" the right to pull and push there")
+		say(signing.Denied, "refuses access to "+what, "give the credentials in the "+h.row()+" the right to pull and push there")
 	case status == http.StatusNotFound && !slices.Contains(codes, "BLOB_UPLOAD_UNKNOWN") && !slices.Contains(codes, "MANIFEST_BLOB_UNKNOWN"):
 		say(signing.NotFound, "does not have this in "+what, "check that it was pushed to this repository, and that the name is right")
 	case status == http.StatusRequestEntityTooLarge:

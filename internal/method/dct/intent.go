@@ -1,0 +1,167 @@
+package dct
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/sealwright/sealwright/internal/signing"
+)
+
+// inspectSlack is how long after their end the documents of an intent still count: it
+// is inspected minutes after it was made, and a timestamp may end in between.
+const inspectSlack = time.Hour
+
+// replay is Intent.Replay: what was published when the intent was made, and what was to
+// change. The bytes follow from it.
+type replay struct {
+	Repository signing.Repository `json:"repository"`
+	Role       string             `json:"role"`
+	Changes    []signing.Change   `json:"changes"`
+	Expires    time.Time          `json:"expires"` // of the new document
+	// Files are the documents that were read, by their names on the server.
+	Files map[string][]byte `json:"files"`
+}
+
+// intent makes the bytes to be signed by key.
+func (p replay) intent(s *State, key Key, now time.Time) (signing.Intent, error) {
+	d, err := s.Change(p.Role, p.Changes, p.Expires)
+	if err != nil {
+		return signing.Intent{}, err
+	}
+	diffs, err := p.differences(s, d.Bytes)
+	if err != nil {
+		return signing.Intent{}, err
+	}
+	size := 0
+	for _, f := range p.Files {
+		size += len(f)
+	}
+	if size > maxReplayed {
+		return signing.Intent{}, &signing.Error{Code: signing.TooLarge, Message: "the trust data of " + string(p.Repository) + " is too large to be signed with proof", Expected: fmt.Sprintf("at most %d bytes in all roles above", maxReplayed), Found: fmt.Sprintf("%d bytes", size), Fix: "remove old tags"}
+	}
+	raw, err := json.Marshal(p)
+	if err != nil {
+		return signing.Intent{}, fmt.Errorf("encoding the replay of %s: %w", p.Repository, err)
+	}
+	hash, padding := key.algorithm()
+	return signing.Intent{Bytes: d.Bytes, Hash: hash, Padding: padding, Replay: raw, Differences: diffs, Created: now}, nil
+}
+
+// differences is what bytes, the new document of the role, change.
+func (p replay) differences(old *State, next []byte) ([]signing.Difference, error) {
+	d, err := parseDocument(p.Role, seal(next))
+	if err != nil {
+		return nil, altered(err.Error())
+	}
+	before, _ := old.Role(p.Role)
+	after, _, err := (&walk{}).believed(role{name: p.Role, paths: before.Paths}, d)
+	if err != nil {
+		return nil, altered(err.Error())
+	}
+	return differences(before.Targets, after.Targets), nil
+}
+
+// altered refuses an intent that this method would not have made.
+func altered(found string) error {
+	return &signing.Error{Code: signing.Denied, Message: "the bytes to be signed are not what this service makes of the published metadata", Expected: "the changes of the request, the next version, and nothing else", Found: found, Fix: "the stored intent was altered: keep the database for examination and submit again"}
+}
+
+// parseReplay reads a replay strictly.
+func parseReplay(raw []byte) (replay, error) {
+	var p replay
+	if len(raw) > 2*maxReplayed {
+		return p, altered(fmt.Sprintf("%d bytes beside it", len(raw)))
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		return p, altered("other bytes beside it")
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return p, altered("more bytes beside it")
+	}
+	if err := p.Repository.Validate(); err != nil || !isDelegation(p.Role) {
+		return p, altered("no repository, or no delegation")
+	}
+	if len(p.Changes) == 0 {
+		p.Changes = nil // as a Task without changes has them
+	}
+	return p, nil
+}
+
+// inspect verifies an intent and returns what it says and what was published.
+func (m *Method) inspect(in signing.Intent) (replay, *State, error) {
+	p, err := parseReplay(in.Replay)
+	if err != nil {
+		return p, nil, err
+	}
+	w := walk{source: carried(p.Files), gun: p.Repository, slack: inspectSlack, wanted: func(role string) bool { return above(role, []string{p.Role}) }}
+	if m.client == nil {
+		w.now, w.pin, w.memory = in.Created, pin{firstUse: true}, nothing{}
+	} else {
+		if _, w.pin, err = m.client.row(p.Repository); err != nil {
+			return p, nil, err
+		}
+		w.now, w.memory = m.client.now(), readOnly{m.client.memory}
+	}
+	s, err := w.run(context.Background()) // no I/O but the memory's
+	if err != nil {
+		return p, nil, err
+	}
+	if life := p.Expires.Sub(in.Created); life < minExpiry-inspectSlack || life > maxExpiry+inspectSlack {
+		return p, nil, altered("an expiry at " + p.Expires.Format(time.RFC3339))
+	}
+	d, err := s.Change(p.Role, p.Changes, p.Expires)
+	if err != nil {
+		return p, nil, err
+	}
+	if !bytes.Equal(d.Bytes, in.Bytes) {
+		return p, nil, altered("other bytes")
+	}
+	// Documents that nothing refers to would be a place to hide things in.
+	if len(s.files) != len(p.Files) {
+		return p, nil, altered("documents that do not belong to it")
+	}
+	if r, _ := s.Role(p.Role); !slices.ContainsFunc(r.Keys, func(k Key) bool { h, pad := k.algorithm(); return h == in.Hash && pad == in.Padding }) {
+		return p, nil, altered("another hash or padding than the keys of the role use")
+	}
+	return p, s, nil
+}
+
+// carried is an intent as the source of documents.
+type carried map[string][]byte
+
+func (c carried) get(_ context.Context, name string, _ int64) ([]byte, error) {
+	raw, ok := c[name]
+	if !ok {
+		return nil, &signing.Error{Code: signing.NotFound, Message: "the intent does not carry " + name}
+	}
+	return raw, nil
+}
+
+// readOnly looks into a memory and changes nothing: what an intent carries may have
+// been overtaken by another's reading, which is no rollback.
+type readOnly struct{ of Memory }
+
+func (r readOnly) Seen(ctx context.Context, gun, role string) (int64, signing.Digest, error) {
+	if r.of == nil || role != roleRoot {
+		return 0, "", nil
+	}
+	return r.of.Seen(ctx, gun, role)
+}
+
+func (readOnly) See(context.Context, string, string, int64, signing.Digest) error { return nil }
+
+// nothing is a memory without anything in it.
+type nothing struct{}
+
+func (nothing) Seen(context.Context, string, string) (int64, signing.Digest, error) {
+	return 0, "", nil
+}
+func (nothing) See(context.Context, string, string, int64, signing.Digest) error { return nil }
