@@ -261,6 +261,9 @@ func printEvidence(w io.Writer, r evidence.Report) {
 func printOrigin(w io.Writer, q signing.Request) {
 	o := q.Origin
 	fmt.Fprintf(w, "asked        %s by %s, %s\n", q.Submitted.UTC().Format(time.RFC3339), printable(o.SourceRepository+" on "+o.Forge), printable(q.Identity.Provider))
+	if l := q.List; l != nil {
+		fmt.Fprintf(w, "list         brought by %s, made %s, file %s\n", printable(q.Identity.Subject), l.Made.UTC().Format(time.RFC3339), l.Digest)
+	}
 	fmt.Fprintf(w, "commit       %s, %s\n", printable(o.SourceRepositoryDigest), printable(o.SourceRepositoryRef))
 	fmt.Fprintf(w, "run          %s attempt %s, %s\n", printable(o.RunInvocationURI), printable(o.RunAttempt), printable(o.BuildTrigger))
 	d := q.Decision

@@ -210,6 +210,7 @@ type Request struct {
 	Decision        *Decision            `json:"decision,omitempty"`
 	Approval        *Approval            `json:"approval,omitempty"`
 	Source          string               `json:"source,omitempty"` // the request that a person submitted again
+	List            *List                `json:"list,omitempty"`   // what a person brought in place of a build
 	Tasks           []Task               `json:"tasks"`
 	CancelRequested bool                 `json:"cancelRequested,omitempty"`
 	Failure         *Failure             `json:"failure,omitempty"`

@@ -17,7 +17,7 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 		ID: r.ID, State: r.State, Version: r.Version, Project: r.Project, Policy: r.Policy, Publish: string(r.Publish),
 		Artifacts: make([]Artifact, 0, len(r.Artifacts)), Tasks: make([]Task, 0, len(tasks)),
 		Origin: fromOrigin(r.Origin), CancelRequested: r.CancelRequested, Failure: fromError(r.Failure),
-		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint, Source: r.Source,
+		Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended, Checkpoint: checkpoint, Source: r.Source, List: fromList(r.List),
 	}
 	for _, a := range r.Artifacts {
 		out.Artifacts = append(out.Artifacts, Artifact{Repository: string(a.Repository), Digest: string(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})

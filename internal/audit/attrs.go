@@ -32,7 +32,7 @@ var kindTable = map[string]kind{
 	ConfigLoaded:   {aboutService, []string{"policies"}, []string{"generation", "keys", "config"}},
 	ConfigRefused:  {aboutService, []string{"files", "generation"}, nil},
 
-	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission", "source_request"}, originAttrs)},
+	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission", "source_request", "list", "list_made"}, originAttrs)},
 	RequestAttached:  {aboutRequest, nil, slices.Concat([]string{"idempotency"}, originAttrs)},
 	RequestDecided:   {aboutRequest, []string{"effect", "basis"}, []string{"project", "policy", "policy_digest", "decision", "generation"}},
 	RequestDenied:    {aboutRequest, []string{"rules"}, []string{"code", "failure", "basis", "project", "policy", "policy_digest", "decision", "generation"}},
@@ -145,12 +145,13 @@ var grammars = map[string]func(string) bool{
 	},
 	"generation": reNumber.MatchString, "tasks": reNumber.MatchString, "tries": reNumber.MatchString, "attempt": reNumber.MatchString,
 	"size": reNumber.MatchString, "known_size": reNumber.MatchString, "root": reRoot.MatchString, "known_root": reRoot.MatchString,
+	"list_made":   reNumber.MatchString, // seconds since 1970
 	"key_version": reRoot.MatchString, "round": reNumber.MatchString,
 	"person": rePerson.MatchString, "account": reID.MatchString, "via": reWord.MatchString, "verb": reWord.MatchString,
 	"thread": reNumber.MatchString, "comment": reName.MatchString, "ticket": nil,
 	"source_request": signing.ValidRequestID, "superseded_by": signing.ValidRequestID,
 	"policies": nil, "keys": nil, "config": nil, "files": nil, "policy_digest": nil, "basis": nil, "body": nil, "idempotency": nil,
-	"subject": nil, "token": nil, "ref": nil, "digest": nil, "intent": nil, "envelope": nil, "submission": nil, "decision": nil, "record": nil, "failure": nil,
+	"subject": nil, "token": nil, "ref": nil, "digest": nil, "intent": nil, "envelope": nil, "submission": nil, "list": nil, "decision": nil, "record": nil, "failure": nil,
 	"issuer": reURL.MatchString, "forge": reHost.MatchString, "source": rePath.MatchString, "source_id": reID.MatchString,
 	"owner_id": reID.MatchString, "commit": reCommit.MatchString, "run": reID.MatchString, "job": reID.MatchString, "actor_id": reID.MatchString,
 	"repository": func(s string) bool { return signing.Repository(s).Validate() == nil },

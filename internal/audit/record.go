@@ -21,6 +21,10 @@ func Submitted(r *signing.Request) map[string]string {
 	out := map[string]string{"body": string(r.BodyDigest), "idempotency": Hashed(r.IdempotencyKey), "submission": string(r.SubmissionDigest())}
 	Put(out, "policy", r.Policy)
 	Put(out, "source_request", r.Source)
+	if r.List != nil {
+		Put(out, "list", string(r.List.Digest))
+		Put(out, "list_made", strconv.FormatInt(r.List.Made.Unix(), 10))
+	}
 	PutList(out, "artifacts", names)
 	Origin(out, r.Identity, r.Origin)
 	return out

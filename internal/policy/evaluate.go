@@ -26,8 +26,11 @@ const (
 // A policy in log mode is evaluated for requests of the policy that it shadows.
 func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
 	children := []signing.Reason{p.request(f)}
-	if p.Human() {
+	switch {
+	case p.Human():
 		children = append(children, p.human(f))
+	case f.List != nil || f.Source != nil:
+		children = append(children, leaf("origin.human", false, "a build that asks for itself", "a request of a person", "name a policy for people: `origin: {human: true}`"))
 	}
 	children = append(children, p.repository(f))
 	children = append(children, p.rest(f)...)
@@ -61,7 +64,7 @@ func (p *Policy) rest(f signing.Facts) []signing.Reason {
 		}
 		children = append(children, p.bind(f)...)
 	}
-	if p.rules.Origin != nil {
+	if p.rules.Origin != nil && !p.Lists() {
 		children = append(children, p.origin(asked{f.Origin, f.Forge})...)
 	}
 	if frozen, ok := p.Freeze(f.Now); ok {

@@ -19,6 +19,7 @@ const (
 	fromJob      = "job"
 	fromService  = "service"
 	fromForge    = "forge"
+	fromPerson   = "person"
 )
 
 // factSources says of each fact who states it and what it is.
@@ -109,6 +110,8 @@ func forgeSources() map[string][2]string {
 	} {
 		out["facts.source."+name] = [2]string{fromService, what}
 	}
+	out["facts.list.digest"] = [2]string{fromPerson, "of the list of images that a person brings"}
+	out["facts.list.made"] = [2]string{fromPerson, "when it was made"}
 	return out
 }
 

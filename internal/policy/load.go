@@ -217,6 +217,11 @@ func (pr *project) forges() map[string]bool {
 func (l *loader) compile(pr *project, name string, r rules) *Policy {
 	p := &Policy{set: l.set, project: pr, name: name, rules: r, unavailable: r.unavailable()}
 	quiet := scope{l: &loader{}, doc: pr.doc}
+	if r.Origin.lists() && r.Approvals != nil {
+		own := *r.Approvals
+		own.Exclude = []string{} // nobody made a build; who submits is excluded always
+		p.rules.Approvals = &own
+	}
 	p.tags = compileList(quiet, r.Tags)
 	if r.Origin != nil {
 		p.refs = compileList(quiet, r.Origin.Refs)

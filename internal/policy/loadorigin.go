@@ -23,6 +23,10 @@ func (l *loader) originWords(s scope, o origin) {
 
 // originWhole checks that the rules on where a build comes from are complete.
 func (l *loader) originWhole(s scope, o origin, r rules) {
+	if o.lists() {
+		l.listWhole(s, r)
+		return
+	}
 	if len(o.Refs) == 0 {
 		s.add("refs", `a policy lists the refs it trusts, such as refs/heads/main; "**" is every ref`)
 	}
@@ -40,6 +44,20 @@ func (l *loader) originWhole(s scope, o origin, r rules) {
 	l.forgeWhole(s, o, r)
 	if o.GitHub != nil && o.GitHub.Builder != nil && o.GitHub.Builder.Path == "" {
 		s.add("github.builder.path", "must be the path of a workflow file, such as .github/workflows/container.yml")
+	}
+}
+
+// listWhole checks a policy for lists that people bring: it has no build that a
+// rule could be about.
+func (l *loader) listWhole(s scope, r rules) {
+	whole := scope{l: s.l, doc: s.doc, path: strings.TrimSuffix(s.path, ".origin")}
+	if r.Approvals == nil {
+		s.add("human", "what people submit always needs approval: write `approvals`")
+	} else if len(r.Approvals.Exclude) > 0 {
+		whole.add("approvals.exclude", "there is no build that anybody made: take the words out; who submits never approves")
+	}
+	if r.Bind != nil && (given(r.Bind.RevisionLabel) || given(r.Bind.Attestation)) {
+		whole.add("bind", "there is no build whose commit or attestation an image could have: take it out")
 	}
 }
 

@@ -42,6 +42,7 @@ var letsIn = map[string][]string{
 	"POST /v1/requests/:id/approve":        {"approver"},
 	"POST /v1/requests/:id/deny":           {"approver"},
 	"POST /v1/requests/:id/resubmit":       {"submitter"},
+	"POST /v1/lists":                       {"submitter"},
 	"POST /v1/requests/:id/retry":          {"admin"},
 	"POST /hooks/github/:host":             {"anyone"}, // who is authenticated by a signature
 	"POST /hooks/gitlab/:host":             {"anyone"},

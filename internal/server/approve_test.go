@@ -27,6 +27,11 @@ const askingPolicies = `
     approvals: {all: [{required: 1, from: ["github.test:acme/release"]}], ways: [api]}
     report: [summary]
     sign: [{method: cosign, key: release}]
+  lists:
+    origin: {human: true}
+    approvals: {all: [{required: 1, from: ["github.test:acme/release"]}], ways: [api]}
+    report: [summary]
+    sign: [{method: cosign, key: release}]
 `
 
 const askingKeys = `
@@ -37,6 +42,7 @@ const askingKeys = `
       - {project: payments, policy: release, repositories: ["HOST/payments/*"]}
       - {project: payments, policy: asked, repositories: ["HOST/payments/*"]}
       - {project: payments, policy: by-hand, repositories: ["HOST/payments/*"]}
+      - {project: payments, policy: lists, repositories: ["HOST/payments/*"]}
 `
 
 // startAsking is a service whose policy `asked` asks ann, who has an account and an
@@ -207,4 +213,31 @@ func (r *rig) decides() {
 	if a := r.command(r.e.Person(signing.Submitter), yes.ID, "resubmit", `{"policy": "by-hand"}`); a.Status != http.StatusCreated {
 		r.t.Errorf("resubmit answered %d: %s", a.Status, a.Body)
 	}
+	if a := r.brings(r.e.Person(signing.Submitter), r.e.Image(r.t.Name()+" listed")); a.Status != http.StatusCreated {
+		r.t.Errorf("a list was answered %d: %s", a.Status, a.Body)
+	}
+}
+
+// brings submits a list of one image.
+func (r *rig) brings(token string, a signing.Artifact) testenv.Answer {
+	body := fmt.Sprintf(`{"policy": "lists", "artifacts": [{"repository": %q, "digest": %q}], "list": {"digest": %q, "made": %q}}`, a.Repository, a.Digest, a.Digest, r.e.Now().UTC().Format(time.RFC3339))
+	return r.do(call{method: http.MethodPost, path: api.PathLists, token: token, body: body})
+}
+
+func TestAPersonBringsAListAndAJobDoesNot(t *testing.T) {
+	r, _ := startAsking(t)
+	image := r.e.Image(t.Name())
+	var q api.Request
+	a := r.brings(r.e.Person(signing.Submitter), image)
+	if a.JSON(t, &q); a.Status != http.StatusCreated || q.List == nil || q.Origin.Commit != "" {
+		t.Fatalf("answered %d: %s", a.Status, a.Body)
+	}
+	r.refused(r.brings(r.token(mainJob(1)), image), http.StatusForbidden)
+	for _, role := range []signing.PeopleRole{signing.Approver, signing.Auditor, signing.Admin} {
+		r.refused(r.brings(r.e.Person(role), image), http.StatusForbidden, "submitter")
+	}
+	image.Repository = "registry.elsewhere.dev/payments/web"
+	r.refused(r.brings(r.e.Person(signing.Submitter), image), http.StatusForbidden, "repositor")
+	body := `{"policy": "lists", "artifacts": [], "list": {"digest": "x"}}`
+	r.refused(r.do(call{method: http.MethodPost, path: api.PathLists, token: r.e.Person(signing.Submitter), body: body}), http.StatusBadRequest)
 }

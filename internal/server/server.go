@@ -116,6 +116,7 @@ func New(o Options) *Server {
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/approve", people(signing.Approver), s.approve)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/deny", people(signing.Approver), s.deny)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/resubmit", people(signing.Submitter), s.resubmit)
+	s.route(limited, http.MethodPost, api.PathLists, people(signing.Submitter), s.submitList)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/retry", people(signing.Admin), s.retry)
 	s.route(limited, http.MethodPut, api.PathRequests+"/:id/content/:digest", capability(), s.putContent)
 	s.route(limited, http.MethodGet, api.PathRequests+"/:id/envelopes", capability(), s.envelopes)

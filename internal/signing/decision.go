@@ -84,6 +84,8 @@ type Basis struct {
 	// Source is the Request whose artifacts are signed anew, for a person's
 	// Request; empty for a job's.
 	Source string `json:"source,omitempty"`
+	// List is the list that a person brought.
+	List *List `json:"list,omitempty"`
 }
 
 // MaxTasks bounds the Tasks of one Request, which are in memory together and

@@ -1,6 +1,7 @@
 package signing
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -20,7 +21,7 @@ const (
 type PeopleRole string
 
 const (
-	// Submitter may submit the Requests that have no live build: re-signing, export.
+	// Submitter may submit the Requests that have no live build: re-signing, lists.
 	Submitter PeopleRole = "submitter"
 	// Approver may approve and deny.
 	Approver PeopleRole = "approver"
@@ -169,6 +170,29 @@ type Facts struct {
 	Forge *ForgeFacts `json:"forge,omitempty"`
 	// Source describes the Request that a person asks to sign again, nil for a job's.
 	Source *SourceRequest `json:"source,omitempty"`
+	// List is the list that a person brought, nil for every other Request.
+	List *List `json:"list,omitempty"`
+}
+
+// List describes a list of images that a person brought, such as an export of what
+// another system had signed. The person says both: that is why people are always
+// asked.
+type List struct {
+	// Digest is that of the file as it was read.
+	Digest Digest `json:"digest"`
+	// Made is when the list was made.
+	Made time.Time `json:"made"`
+}
+
+// Validate refuses a List without a digest or a time.
+func (l List) Validate() error {
+	if l.Digest.Validate() != nil {
+		return &Error{Code: Invalid, Message: "the list has no digest", Expected: "sha256: and 64 hex digits of the file", Found: fmt.Sprintf("%.80q", l.Digest), Fix: "send the digest of the file that was read"}
+	}
+	if l.Made.IsZero() {
+		return &Error{Code: Invalid, Message: "the list does not say when it was made", Expected: "a time", Found: "none", Fix: "make the list again, with `sealwright dct export`"}
+	}
+	return nil
 }
 
 // SourceRequest is the recorded Request whose artifacts a person submits again.

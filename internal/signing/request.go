@@ -44,6 +44,9 @@ type Request struct {
 	Reports   *Reports   `json:"reports,omitempty"`   // what was reported to the forge
 	// Source is the id of the Request that a person submitted again; empty for a job's.
 	Source string `json:"source,omitempty"`
+	// List is what a person brought who asks for signatures on images that no build
+	// of today made; nil for every other Request.
+	List *List `json:"list,omitempty"`
 	// CancelRequested is set when a run asks to cancel while Tasks are being
 	// worked on: no key is used for this Request any more.
 	CancelRequested bool      `json:"cancelRequested,omitempty"`

@@ -278,13 +278,12 @@ func (m *Memory) Find(_ context.Context, r forge.Repository, commit string) (sig
 	return t, nil
 }
 
-// Open implements forge.Threads: issues are there where there are no pull requests.
-// The one of a title that is there is found.
+// Open implements forge.Threads. The one of a title that is there is found.
 func (m *Memory) Open(_ context.Context, r forge.Repository, title, body string) (signing.Thread, forge.Comment, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.down != nil || !m.bare {
-		return signing.Thread{}, forge.Comment{}, cmp.Or(m.down, error(&signing.Error{Code: signing.Denied, Message: "no issues here"}))
+	if m.down != nil {
+		return signing.Thread{}, forge.Comment{}, m.down
 	}
 	t, known := m.threads[title]
 	if !known {

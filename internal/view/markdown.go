@@ -89,7 +89,7 @@ func RequestMarkdown(r signing.Request, tasks []signing.Task, checkpoint string)
 	fmt.Fprintf(&b, "### Sealwright: %s\n\n", heading(r.State))
 	fmt.Fprintf(&b, "Request %s, policy %s", code(r.ID), code(strings.TrimPrefix(r.Project+"/"+r.Policy, "/")))
 	if o := r.Origin; o.SourceRepository != "" {
-		fmt.Fprintf(&b, ", built from %s", code(o.SourceRepository))
+		fmt.Fprintf(&b, "%s %s", map[bool]string{true: ", of a list for", false: ", built from"}[r.List != nil], code(o.SourceRepository))
 		if o.SourceRepositoryRef != "" {
 			fmt.Fprintf(&b, " at %s", code(o.SourceRepositoryRef))
 		}

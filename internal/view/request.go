@@ -34,6 +34,10 @@ func RequestText(w io.Writer, r signing.Request, tasks []signing.Task, colour bo
 	row("commit", o.SourceRepositoryDigest)
 	row("trigger", o.BuildTrigger)
 	row("run", o.RunInvocationURI)
+	if r.List != nil {
+		row("list", fmt.Sprintf("made %s, file %s", stamp(r.List.Made), r.List.Digest))
+	}
+	row("source", r.Source)
 	for _, a := range r.Artifacts {
 		row("artifact", a.String())
 	}

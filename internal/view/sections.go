@@ -121,6 +121,10 @@ func listed(items []string, most int) string {
 // from says where the build came from.
 func from(b *strings.Builder, q Asked, room limits) {
 	o := q.Request.Origin
+	if l := q.Request.List; l != nil {
+		fmt.Fprintf(b, "- no build: a list that %s brought for %s, made %s (file %s)\n", name(q.Request.Identity.Subject), name(o.SourceRepository), stamp(l.Made), code(string(l.Digest)))
+		return
+	}
 	commit := o.SourceRepositoryDigest
 	fmt.Fprintf(b, "- commit %s of %s", link(abbreviated(commit), commitURL(o), o.Forge), name(o.SourceRepository))
 	if o.SourceRepositoryRef != "" {

@@ -134,6 +134,9 @@ func (a *asking) save(ctx context.Context, name string, change func(*signing.Ask
 // merged one, else an issue that is opened for it.
 func (a *asking) place(ctx context.Context) error {
 	o := a.r.Origin
+	if o.SourceRepositoryDigest == "" { // a person's list has no build
+		return a.issue(ctx)
+	}
 	t, err := a.f.Find(ctx, repositoryOf(o), o.SourceRepositoryDigest)
 	if errors.Is(err, signing.NotFound) {
 		return a.issue(ctx)

@@ -132,7 +132,7 @@ func rivals(tx *store.Tx, r *signing.Request) (nth int, out []*signing.Request, 
 		}
 		out = append(out, o)
 	}
-	if r.Source == "" {
+	if r.Source == "" && r.List == nil {
 		ofRun, err := tx.OfRun(runScope(r.Identity, r.Origin))
 		if err != nil {
 			return 0, nil, err

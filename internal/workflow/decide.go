@@ -27,7 +27,7 @@ func (d *drive) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Source: source}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Source: source, List: r.List}
 	for _, a := range r.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
@@ -47,7 +47,7 @@ func (d *drive) decide(ctx context.Context) error {
 	if err != nil {
 		return d.denyUnless(ctx, "forge", err)
 	}
-	f.Source, f.Forge = source, asked.facts
+	f.Source, f.List, f.Forge = source, r.List, asked.facts
 	return d.conclusion(ctx, p, f, append(seen, asked.seen...))
 }
 
@@ -165,7 +165,7 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 		}
 		steps[i].Parts = parts
 	}
-	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Untrust: r.Untrust, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source}, nil
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Untrust: r.Untrust, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source, List: r.List}, nil
 }
 
 // permit holds every step against what the owner of its key demands.
