@@ -22,7 +22,7 @@ const module = "github.com/sealwright/sealwright"
 
 // everyone may be imported by any package above them: layer 0 of the table. They
 // import each other only as the table says.
-var everyone = []string{"signing", "config", "outbound"}
+var everyone = []string{"signing", "config", "outbound", "openpgp"}
 
 // allowed is the table of the design, section 4: each package, present or
 // planned, with the packages of ours that it may import besides layer 0. "X/*"
@@ -30,6 +30,7 @@ var everyone = []string{"signing", "config", "outbound"}
 var allowed = map[string][]string{
 	// L0. Refusals are *signing.Error everywhere, so the domain is below the other two.
 	"internal/signing": {}, "internal/config": {"signing"}, "internal/outbound": {"signing"},
+	"internal/openpgp": {"signing"},
 	// L1
 	"internal/audit": {}, "internal/policy": {}, "internal/approval": {}, "internal/view": {}, "internal/identity": {},
 	"internal/key": {}, "internal/registry": {}, "internal/forge": {}, "internal/api": {}, "internal/ci": {},
@@ -74,6 +75,12 @@ var importers = map[string][]string{
 	module + "/internal/devworld/hub": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
 	module + "/internal/testenv":      {"internal/scenario"},
 	module + "/internal/scenario":     {},
+}
+
+// fences are prefixes of import paths that one package of ours, with its tests, may
+// import.
+var fences = map[string]string{
+	"github.com/ProtonMail/go-crypto/": "internal/openpgp",
 }
 
 // cgo lists the packages of others that may use cgo, the standard library's
@@ -185,6 +192,11 @@ func direct(p pkg) []string {
 		if only, fenced := importers[i]; fenced && !slices.Contains(only, p.short()) {
 			out = append(out, fmt.Sprintf("%s imports %s; only %v may", p.short(), i, only))
 		}
+		for prefix, only := range fences {
+			if strings.HasPrefix(i, prefix) && p.short() != only {
+				out = append(out, fmt.Sprintf("%s imports %s; only %s may", p.short(), i, only))
+			}
+		}
 		rest, ours := strings.CutPrefix(i, module+"/internal/")
 		if !ours {
 			if strings.HasPrefix(i, module+"/cmd/") {
@@ -236,6 +248,7 @@ func TestImportsNamesEachKindOfViolation(t *testing.T) {
 		"method wants key":    {[]pkg{{ImportPath: in("method/cosign"), Imports: []string{in("key")}}}, "internal/method/cosign imports key"},
 		"unknown package":     {[]pkg{{ImportPath: in("util")}}, "internal/util is not in the table"},
 		"sql outside store":   {[]pkg{{ImportPath: in("server"), Imports: []string{"database/sql"}}}, "internal/server imports database/sql"},
+		"openpgp elsewhere":   {[]pkg{{ImportPath: in("key"), Imports: []string{"github.com/ProtonMail/go-crypto/openpgp/packet"}}}, "internal/key imports github.com/ProtonMail/go-crypto/openpgp/packet; only"},
 		"cgo of our own":      {[]pkg{{ImportPath: in("key"), Imports: []string{"C"}}}, "internal/key imports C"},
 		"cgo of others":       {[]pkg{{ImportPath: "example.org/c", CgoFiles: []string{"c.go"}}}, "example.org/c uses cgo"},
 		"devworld in service": {[]pkg{{ImportPath: in("server"), Imports: []string{in("devworld")}}}, "internal/server imports " + in("devworld")},

@@ -20,7 +20,9 @@ import (
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/openpgp"
 	"github.com/sealwright/sealwright/internal/registry"
+	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // tryOpen opens what serve opens, except database, TLS files and listeners.
@@ -91,6 +93,7 @@ func cmdKeysPublic(ctx context.Context, args []string, out, errs io.Writer) erro
 	f := flags("keys public", errs)
 	path := configFlag(f)
 	id := f.String("key", "", "`id` of the key")
+	pgp := f.Bool("openpgp", false, "print the OpenPGP certificate, armored, as gpg --import reads it")
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
@@ -101,6 +104,13 @@ func cmdKeysPublic(ctx context.Context, args []string, out, errs io.Writer) erro
 	info, ok := ring.Info(*id)
 	if !ok {
 		return &usageError{fmt.Sprintf("--key: no key %q; there are %s", *id, strings.Join(ring.IDs(), ", "))}
+	}
+	if *pgp {
+		if _, err := openpgp.Of(info); err != nil {
+			return err
+		}
+		_, err := io.WriteString(out, signing.ArmorOpenPGP(info.OpenPGP))
+		return err
 	}
 	der, err := x509.MarshalPKIXPublicKey(info.Public)
 	if err != nil {

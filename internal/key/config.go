@@ -48,18 +48,28 @@ type File struct {
 type Config struct {
 	ID string `yaml:"id"`
 	// File refers to the PEM of the private key: PKCS#8 plain or encrypted,
-	// SEC 1, PKCS#1, or the encrypted key file of cosign.
+	// SEC 1, PKCS#1, the encrypted key file of cosign, or an armored OpenPGP secret
+	// key, whose primary key signs.
 	File config.Secret `yaml:"file"`
 	// Passphrase is set exactly when the key is encrypted.
 	Passphrase config.Secret `yaml:"passphrase"`
 	// Certificates refers to the certificate chain in PEM, leaf first. The leaf
 	// certifies this key, and each certificate is signed by the next.
 	Certificates config.Secret `yaml:"certificates"`
+	OpenPGP      OpenPGP       `yaml:"openpgp"`
 	Methods      []string      `yaml:"methods"`
 	// Allow lists every (project, policy) that the key serves by name. A key in
 	// two policies says so itself, by two entries.
 	Allow   []Allow `yaml:"allow"`
 	Require Require `yaml:"require"`
+}
+
+// OpenPGP is what a key needs to sign in OpenPGP.
+type OpenPGP struct {
+	// Certificate refers to the OpenPGP certificate of the key, armored. It says
+	// when the key counts as made, which is in the fingerprint. An OpenPGP secret key
+	// brings its own; this one then stands in its place, with a later end.
+	Certificate config.Secret `yaml:"certificate"`
 }
 
 // Allow is one scope of a key: a signing policy, and the repositories whose

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
+	"github.com/sealwright/sealwright/internal/openpgp"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -51,6 +52,7 @@ type Key struct {
 	// look into it.
 	signer func() crypto.Signer
 	slots  chan struct{}
+	pgp    *openpgp.Certificate // nil without one
 }
 
 // Ring is the set of opened keys. It does not change after Open, and may be
@@ -121,7 +123,7 @@ func (r *Ring) open(ctx context.Context, c Config) (*Key, error) {
 		}
 		defer clear(passphrase)
 	}
-	signer, err := parsePrivate(raw, passphrase, c.Passphrase != "")
+	signer, pgp, err := readSigner(raw, passphrase, c.Passphrase != "")
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +139,9 @@ func (r *Ring) open(ctx context.Context, c Config) (*Key, error) {
 		if k.Chain, err = parseChain(pem, k.Public); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.certifyOpenPGP(k, pgp); err != nil {
+		return nil, err
 	}
 	if r.o.Wrap != nil {
 		signer = r.o.Wrap(c.ID, signer)
@@ -180,7 +185,7 @@ func (r *Ring) Info(id string) (signing.KeyInfo, bool) {
 		return signing.KeyInfo{}, false
 	}
 	info := k.KeyInfo
-	info.Chain = slices.Clone(info.Chain)
+	info.Chain, info.OpenPGP = slices.Clone(info.Chain), slices.Clone(info.OpenPGP)
 	return info, true
 }
 
@@ -194,7 +199,7 @@ func (r *Ring) IDs() []string {
 	return ids
 }
 
-// Digest returns a digest of what the ring stands for: public keys,
+// Digest returns a digest of what the ring stands for: public keys, both kinds of
 // certificates, scopes and least conditions. It does not depend on the order of
 // the keys file, nor on where the keys lie.
 func (r *Ring) Digest() signing.Digest { return r.digest }
@@ -203,6 +208,7 @@ func (r *Ring) computeDigest() (signing.Digest, error) {
 	type entry struct {
 		ID, Version string
 		Chain       []string
+		OpenPGP     string
 		Methods     []string
 		Allow       []Allow
 		Require     Require
@@ -210,7 +216,7 @@ func (r *Ring) computeDigest() (signing.Digest, error) {
 	entries := make([]entry, 0, len(r.keys))
 	for _, id := range r.IDs() {
 		k := r.keys[id]
-		e := entry{ID: id, Version: k.version, Methods: k.config.Methods, Allow: k.config.Allow, Require: k.config.Require}
+		e := entry{ID: id, Version: k.version, Methods: k.config.Methods, Allow: k.config.Allow, Require: k.config.Require, OpenPGP: hex.EncodeToString(k.OpenPGP)}
 		for _, c := range k.Chain {
 			e.Chain = append(e.Chain, hex.EncodeToString(c.Raw))
 		}
@@ -233,8 +239,13 @@ func (r *Ring) Check(ctx context.Context) map[string]error {
 	return out
 }
 
-// expired reports a leaf certificate that is not valid at now.
+// expired reports a certificate that is not valid at now.
 func (k *Key) expired(now time.Time) error {
+	if k.pgp != nil {
+		if err := k.pgp.Valid(now); err != nil {
+			return err
+		}
+	}
 	if len(k.Chain) == 0 {
 		return nil
 	}

@@ -94,6 +94,7 @@ func (t Target) Ask(parts ...[]byte) (id Question, err error) {
 	for _, c := range t.Key.Chain {
 		put(c.Raw)
 	}
+	put(t.Key.OpenPGP)
 	for _, p := range parts {
 		put(p)
 	}

@@ -24,6 +24,7 @@ type KeyRecord struct {
 	Algorithm string   `json:"algorithm"`
 	PublicKey string   `json:"publicKey"` // PEM, PKIX
 	Chain     []string `json:"certificateChain,omitempty"`
+	OpenPGP   string   `json:"openPGP,omitempty"` // certificate, armored
 }
 
 // Record returns k as text.
@@ -37,6 +38,9 @@ func (k KeyInfo) Record() (KeyRecord, error) {
 		return KeyRecord{}, err
 	}
 	r := KeyRecord{ID: k.ID, Version: version, Algorithm: k.Algorithm(), PublicKey: string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))}
+	if len(k.OpenPGP) > 0 {
+		r.OpenPGP = ArmorOpenPGP(k.OpenPGP)
+	}
 	for _, cert := range k.Chain {
 		r.Chain = append(r.Chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})))
 	}
@@ -44,8 +48,8 @@ func (k KeyInfo) Record() (KeyRecord, error) {
 }
 
 // Info parses the record back. It accepts what Record returns and nothing else:
-// version and algorithm must be those of the key, and the first certificate, if
-// there is one, must be for it.
+// version and algorithm must be those of the key, and the first certificate and
+// the OpenPGP certificate, if there are such, must be for it.
 func (r KeyRecord) Info() (KeyInfo, error) {
 	bad := func(message string, err error) (KeyInfo, error) {
 		return KeyInfo{}, &Error{Code: Invalid, Message: message, Expected: "a public key as the service publishes it", Found: fmt.Sprintf("key %q", clip(r.ID)), Err: err}
@@ -77,10 +81,24 @@ func (r KeyRecord) Info() (KeyInfo, error) {
 	if err != nil || again.Version != r.Version || again.Algorithm != r.Algorithm || again.PublicKey != r.PublicKey {
 		return bad("a public key that its record does not describe", err)
 	}
-	if same, ok := public.(interface{ Equal(crypto.PublicKey) bool }); len(k.Chain) > 0 && (!ok || !same.Equal(k.Chain[0].PublicKey)) {
+	if len(k.Chain) > 0 && !samePublic(public, k.Chain[0].PublicKey) {
 		return bad("a certificate that is not for the key", nil)
 	}
+	if r.OpenPGP == "" {
+		return k, nil
+	}
+	if k.OpenPGP, err = dearmorOpenPGP(r.OpenPGP); err != nil {
+		return bad("not an OpenPGP certificate", err)
+	}
+	if primary, _, err := OpenPGPKey(k.OpenPGP); err != nil || !samePublic(public, primary) {
+		return bad("an OpenPGP certificate that is not for the key", err)
+	}
 	return k, nil
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	same, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && same.Equal(b)
 }
 
 // block returns the content of text, which must be one PEM block of that type

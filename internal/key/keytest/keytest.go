@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/sealwright/sealwright/internal/openpgp"
 )
 
 // P256 returns a new ECDSA P-256 key.
@@ -68,6 +70,31 @@ func Chain(t testing.TB, public crypto.PublicKey, from, to time.Time) []byte {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	return out
+}
+
+// OpenPGP returns the OpenPGP certificate of a key, which counts as made at a time
+// and is valid for life, zero for ever.
+func OpenPGP(t testing.TB, k crypto.Signer, made time.Time, life time.Duration) []byte {
+	t.Helper()
+	b, err := openpgp.NewBlank(k.Public(), "Acme release <release@acme.dev>", made, made, life)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := b.Draft()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := d.Hash.New()
+	h.Write(d.Bytes)
+	raw, err := k.Sign(rand.Reader, h.Sum(nil), d.Hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := b.Certificate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Raw
 }
 
 // subject has what trust policies of the Notary Project ask of one.
