@@ -54,9 +54,10 @@ var allowed = map[string][]string{
 	// L4
 	"internal/server":   {"workflow", "store", "identity", "forge", "evidence", "view", "api", "audit"},
 	"internal/devworld": {"identity", "registry", "forge", "devworld/*"}, "internal/devworld/lab": {}, "internal/devworld/hub": {},
-	"internal/testenv":  {"*"},
-	"internal/scenario": {"*"}, // for tests
-	"internal":          {},    // this test
+	"internal/devworld/notary": {"method/dct"},
+	"internal/testenv":         {"*"},
+	"internal/scenario":        {"*"}, // for tests
+	"internal":                 {},    // this test
 	// L5
 	"cmd/sealwrightd":   {"*"},
 	"cmd/sealwright":    {"submit", "evidence", "api", "policy", "policy/policytest", "audit", "view", "registry", "method", "method/*"},
@@ -66,15 +67,16 @@ var allowed = map[string][]string{
 // importers says who may import packages that have few customers: ours, and
 // those of others that are fenced in.
 var importers = map[string][]string{
-	"database/sql":                    {"internal/store", "internal/store/storetest"},
-	"C":                               {"internal/key/pkcs11"},
-	"github.com/mattn/go-sqlite3":     {"internal/store"},
-	"github.com/miekg/pkcs11":         {"internal/key/pkcs11"},
-	module + "/internal/devworld":     {"cmd/sealwrightd", "internal/testenv", "internal/scenario"},
-	module + "/internal/devworld/lab": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
-	module + "/internal/devworld/hub": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
-	module + "/internal/testenv":      {"internal/scenario"},
-	module + "/internal/scenario":     {},
+	"database/sql":                       {"internal/store", "internal/store/storetest"},
+	"C":                                  {"internal/key/pkcs11"},
+	"github.com/mattn/go-sqlite3":        {"internal/store"},
+	"github.com/miekg/pkcs11":            {"internal/key/pkcs11"},
+	module + "/internal/devworld":        {"cmd/sealwrightd", "internal/testenv", "internal/scenario"},
+	module + "/internal/devworld/lab":    {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
+	module + "/internal/devworld/hub":    {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
+	module + "/internal/devworld/notary": {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
+	module + "/internal/testenv":         {"internal/scenario"},
+	module + "/internal/scenario":        {},
 }
 
 // fences are prefixes of import paths that one package of ours, with its tests, may
