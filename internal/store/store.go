@@ -73,6 +73,9 @@ type Store struct {
 	writeDB *sql.DB
 	writer  *sql.Conn // owned by the goroutine of write
 	readDB  *sql.DB
+	tidyDB  *sql.DB       // for checkpoints of the write-ahead log
+	tidy    chan struct{} // asks for one; closed by write
+	tidied  chan struct{} // closed when the last one is done
 
 	ops      chan *op
 	stopped  chan struct{} // closed when write has returned
@@ -103,7 +106,7 @@ type Stats struct {
 // up to date. It refuses (signing.Conflict) a file that another process holds
 // open and a schema that is newer than this program.
 func Open(ctx context.Context, o Options) (*Store, error) {
-	s := &Store{now: o.Now, log: o.Log, interpose: o.Interpose, ops: make(chan *op, maxBatch), stopped: make(chan struct{}), maxBatch: maxBatch}
+	s := &Store{now: o.Now, log: o.Log, interpose: o.Interpose, ops: make(chan *op, maxBatch), stopped: make(chan struct{}), maxBatch: maxBatch, tidy: make(chan struct{}, 1), tidied: make(chan struct{})}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -129,6 +132,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.closeFiles())
 	}
 	go s.write()
+	go s.tidyUp()
 	return s, nil
 }
 
@@ -159,6 +163,10 @@ func (s *Store) openFile(ctx context.Context, path string, maxPages int) error {
 	if s.readDB, err = sql.Open("sqlite3", dsn(path, "mode=ro&_query_only=1&"+shared)); err != nil {
 		return fmt.Errorf("opening %s for reading: %w", path, err)
 	}
+	if s.tidyDB, err = sql.Open("sqlite3", dsn(path, "_synchronous=FULL&"+shared)); err != nil {
+		return fmt.Errorf("opening %s for checkpoints: %w", path, err)
+	}
+	s.tidyDB.SetMaxOpenConns(1)
 	s.readDB.SetMaxOpenConns(readers)
 	s.readDB.SetMaxIdleConns(readers)
 	if err := s.readDB.PingContext(ctx); err != nil {
@@ -253,6 +261,7 @@ func (s *Store) Close() error {
 	}
 	s.closing.Unlock()
 	<-s.stopped
+	<-s.tidied
 	if already {
 		return nil
 	}
@@ -265,6 +274,9 @@ func (s *Store) closeFiles() error {
 	var errs []error
 	if s.readDB != nil {
 		errs = append(errs, s.readDB.Close())
+	}
+	if s.tidyDB != nil {
+		errs = append(errs, s.tidyDB.Close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())

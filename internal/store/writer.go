@@ -15,6 +15,10 @@ import (
 // first grows while the cost of a commit is already shared enough.
 const maxBatch = 64
 
+// tidyEvery is how many commits there are between two checkpoints: some hundred
+// pages of the write-ahead log.
+const tidyEvery = 64
+
 // op is one Update on its way. The writer owns all fields from the moment that
 // started is set until done is closed.
 type op struct {
@@ -115,6 +119,7 @@ func (s *Store) write() {
 	running := false
 	defer func() {
 		if !running {
+			close(s.tidy)
 			close(s.stopped)
 			return
 		}
@@ -206,8 +211,25 @@ func (s *Store) transact(batch []*op) (results []error, err error) {
 		return results, err
 	}
 	// From here on what the good closures did survives the death of the machine.
-	s.commits.Add(1)
+	if s.commits.Add(1)%tidyEvery == 0 {
+		select {
+		case s.tidy <- struct{}{}:
+		default: // one is asked for already
+		}
+	}
 	return results, nil
+}
+
+// tidyUp moves pages of the write-ahead log into the database file beside the
+// writer, which then has few left to move in the commit that begins the log anew:
+// moving all of them there would keep everybody waiting. Nothing depends on it.
+func (s *Store) tidyUp() {
+	defer close(s.tidied)
+	for range s.tidy {
+		if _, err := s.tidyDB.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+			s.log.Warn("moving the write-ahead log into the database", "error", err)
+		}
+	}
 }
 
 // runOne runs o inside the open transaction. own is o's own failure, undone
