@@ -70,10 +70,10 @@ func (l *loader) forgeWords(s scope, o origin) {
 	}
 	if g := o.GitHub; g != nil {
 		at := s.at(kindGitHub)
-		for word, list := range map[string][]string{"runner_groups": g.RunnerGroups, "runner_labels": g.RunnerLabels} {
-			empty(at.at(word), list)
-			namesWords(at.at(word), list, MaxPatterns)
-		}
+		empty(at.at("runner_groups"), g.RunnerGroups)
+		namesWords(at.at("runner_groups"), g.RunnerGroups, MaxPatterns)
+		empty(at.at("runner_labels"), g.RunnerLabels)
+		namesWords(at.at("runner_labels"), g.RunnerLabels, MaxPatterns)
 		if b := g.Builder; b != nil && b.RepositoryID != "" {
 			if !reNumber.MatchString(b.RepositoryID) {
 				at.add("builder.repository_id", "must be GitHub's number of the builder's repository, in quotes")
