@@ -28,14 +28,19 @@ func technologies(reg *registry.Client) map[string]technology {
 	return map[string]technology{cosign.Name: cosign.New(reg), notation.Name: notation.New(reg)}
 }
 
+// offline returns every method whose envelopes this program verifies, in evidence
+// files, without asking anybody.
+func offline() map[string]method.Method {
+	return map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil)}
+}
+
 // checkEnvelope verifies one signature of an evidence file, offline.
-func checkEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error {
-	m, ok := technologies(nil)[step.Method]
+func checkEnvelope(t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
+	m, ok := offline()[t.Step.Method]
 	if !ok {
-		return &signing.Error{Code: signing.Invalid, Message: "this version cannot verify signatures of the method", Found: step.Method, Fix: "use a sealwright of the version of the service"}
+		return &signing.Error{Code: signing.Invalid, Message: "this version cannot verify signatures of the method", Found: t.Step.Method, Fix: "use a sealwright of the version of the service"}
 	}
-	_, err := m.Attachment(method.Target{Artifact: a, Key: key, Options: step.Options, Origin: origin}, e)
-	return err
+	return method.CheckTask(m, t, key, origin)
 }
 
 // image reads the IMAGE argument of a command.

@@ -32,7 +32,7 @@ var kindTable = map[string]kind{
 	ConfigLoaded:   {aboutService, []string{"policies"}, []string{"generation", "keys", "config"}},
 	ConfigRefused:  {aboutService, []string{"files", "generation"}, nil},
 
-	RequestSubmitted: {aboutRequest, []string{"policy", "artifacts"}, slices.Concat([]string{"project", "body", "idempotency", "submission", "source_request", "list", "list_made"}, originAttrs)},
+	RequestSubmitted: {aboutRequest, []string{"policy"}, slices.Concat([]string{"artifacts", "untrust", "project", "body", "idempotency", "submission", "source_request", "list", "list_made"}, originAttrs)},
 	RequestAttached:  {aboutRequest, nil, slices.Concat([]string{"idempotency"}, originAttrs)},
 	RequestDecided:   {aboutRequest, []string{"effect", "basis"}, []string{"project", "policy", "policy_digest", "decision", "generation"}},
 	RequestDenied:    {aboutRequest, []string{"rules"}, []string{"code", "failure", "basis", "project", "policy", "policy_digest", "decision", "generation"}},
@@ -49,13 +49,13 @@ var kindTable = map[string]kind{
 	RequestCanceled:  {aboutRequest, nil, slices.Concat([]string{"code", "failure", "superseded_by", "person"}, originAttrs)},
 	RequestExpired:   {aboutRequest, nil, []string{"code", "failure"}},
 
-	TaskPrepared:   {aboutTask, []string{"repository", "digest", "method", "key", "intent"}, []string{"tag", "key_version", "record"}},
+	TaskPrepared:   {aboutTask, []string{"repository", "method", "key", "intent"}, []string{"digest", "tag", "part", "changes", "key_version", "record"}},
 	KeyAttempt:     {aboutTask, []string{"key", "attempt", "intent"}, []string{"key_version", "method", "generation"}},
 	TaskSigned:     {aboutTask, []string{"key", "envelope"}, []string{"key_version", "method", "intent", "attempt", "record"}},
-	TaskPublished:  {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "record"}},
+	TaskPublished:  {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "part", "changes", "method", "key", "record"}},
 	TaskReleased:   {aboutTask, []string{"envelope"}, []string{"repository", "digest", "tag", "method", "key", "record"}},
 	TaskDelivered:  {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "record"}},
-	TaskRecognised: {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "method", "key", "key_version", "record"}},
+	TaskRecognised: {aboutTask, []string{"locations"}, []string{"envelope", "repository", "digest", "tag", "part", "method", "key", "key_version", "record"}},
 	TaskFailed:     {aboutTask, []string{"code"}, []string{"step", "attempt", "tries", "failure"}},
 	TaskRequeued:   {aboutTask, []string{"why"}, []string{"intent", "attempt"}},
 	TaskStaleBase:  {aboutTask, nil, []string{"envelope", "tries"}},
@@ -132,6 +132,9 @@ var (
 	rePerson = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@#+-]{0,127}$`) // FORGE:ID, or a name in the configuration
 	reMore   = regexp.MustCompile(`^\+[1-9][0-9]{0,5}$`)
 	reRoot   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	// TAG=FROM..TO, digests without their algorithm: FROM is empty for a tag that is
+	// new, TO for one that is removed.
+	reChange = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})=(?:[0-9a-f]{64}\.\.(?:[0-9a-f]{64})?|\.\.[0-9a-f]{64})$`)
 )
 
 // grammars gives each attribute its grammar; nil allows a hash only. A hash is
@@ -156,11 +159,17 @@ var grammars = map[string]func(string) bool{
 	"owner_id": reID.MatchString, "commit": reCommit.MatchString, "run": reID.MatchString, "job": reID.MatchString, "actor_id": reID.MatchString,
 	"repository": func(s string) bool { return signing.Repository(s).Validate() == nil },
 	"tag":        func(s string) bool { return signing.ValidateTag(s) == nil },
+	"part":       reName.MatchString,
+	"changes":    list(reChange.MatchString),
 	"rules":      list(reRule.MatchString),
 	"locations":  list(reURI.MatchString),
 	"artifacts": list(func(s string) bool {
 		a, err := signing.ParseReference(s)
 		return err == nil && a.Digest != ""
+	}),
+	"untrust": list(func(s string) bool {
+		a, err := signing.ParseReference(s)
+		return err == nil && a.ValidateUntrust() == nil
 	}),
 }
 
@@ -186,7 +195,7 @@ func fits(name, value string) bool {
 	}
 	most := MaxAttr
 	switch name {
-	case "rules", "locations", "artifacts":
+	case "rules", "locations", "artifacts", "untrust", "changes":
 		most = MaxList
 	}
 	return grammar != nil && len(value) <= most && grammar(value)

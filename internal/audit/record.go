@@ -14,10 +14,6 @@ import (
 
 // Submitted returns the attributes of RequestSubmitted.
 func Submitted(r *signing.Request) map[string]string {
-	names := make([]string, 0, len(r.Artifacts))
-	for _, a := range r.Artifacts {
-		names = append(names, a.String())
-	}
 	out := map[string]string{"body": string(r.BodyDigest), "idempotency": Hashed(r.IdempotencyKey), "submission": string(r.SubmissionDigest())}
 	Put(out, "policy", r.Policy)
 	Put(out, "source_request", r.Source)
@@ -25,8 +21,17 @@ func Submitted(r *signing.Request) map[string]string {
 		Put(out, "list", string(r.List.Digest))
 		Put(out, "list_made", strconv.FormatInt(r.List.Made.Unix(), 10))
 	}
-	PutList(out, "artifacts", names)
+	PutList(out, "artifacts", names(r.Artifacts))
+	PutList(out, "untrust", names(r.Untrust))
 	Origin(out, r.Identity, r.Origin)
+	return out
+}
+
+func names(artifacts []signing.Artifact) []string {
+	out := make([]string, 0, len(artifacts))
+	for _, a := range artifacts {
+		out = append(out, a.String())
+	}
 	return out
 }
 
@@ -97,11 +102,25 @@ func Failure(attrs map[string]string, e *signing.Error) {
 	}
 }
 
+// Changes returns how the bytes of a Task with a Part differ from what was
+// published, a tag each: TAG=FROM..TO with the digests in hexadecimal.
+func Changes(t *signing.Task) []string {
+	if t.Intent == nil {
+		return nil
+	}
+	out := make([]string, 0, len(t.Intent.Differences))
+	for _, d := range t.Intent.Differences {
+		out = append(out, d.Tag+"="+d.From.Hex()+".."+d.To.Hex())
+	}
+	return out
+}
+
 func ofTask(t *signing.Task) map[string]string {
 	out := map[string]string{"record": string(t.RecordDigest())}
 	Put(out, "repository", string(t.Artifact.Repository))
 	Put(out, "digest", string(t.Artifact.Digest))
 	Put(out, "tag", t.Artifact.Tag)
+	Put(out, "part", t.Part)
 	Put(out, "method", t.Step.Method)
 	Put(out, "key", t.Step.Key)
 	return out
@@ -110,6 +129,7 @@ func ofTask(t *signing.Task) map[string]string {
 // Prepared returns the attributes of TaskPrepared.
 func Prepared(t *signing.Task) map[string]string {
 	out := ofTask(t)
+	PutList(out, "changes", Changes(t))
 	Put(out, "key_version", t.Step.KeyVersion)
 	out["intent"] = string(signing.DigestOf(t.Intent.Bytes))
 	return out
@@ -143,6 +163,7 @@ func Released(t *signing.Task) map[string]string {
 // TaskRecognised.
 func Located(t *signing.Task) map[string]string {
 	out := ofTask(t)
+	PutList(out, "changes", Changes(t))
 	uris := make([]string, 0, len(t.Locations))
 	for _, l := range t.Locations {
 		uris = append(uris, l.URI)

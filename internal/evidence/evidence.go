@@ -38,7 +38,7 @@ const (
 type Evidence struct {
 	Log     string          `json:"log"`     // name of the audit log
 	Request signing.Request `json:"request"` // Version 0, without Asking and Reports
-	Tasks   []signing.Task  `json:"tasks"`   // Version and Tries 0
+	Tasks   []signing.Task  `json:"tasks"`   // Version, Tries and Rounds 0
 	// Keys are the public halves of the keys that signed.
 	Keys   []signing.KeyRecord `json:"keys"`
 	Events []Entry             `json:"events"` // about the Request, in the order of the log
@@ -98,7 +98,7 @@ func normal(e Evidence) Evidence {
 	e.Request.Version, e.Request.Asking, e.Request.Reports = 0, nil, nil
 	tasks := make([]signing.Task, len(e.Tasks))
 	for i, t := range e.Tasks {
-		t.Version, t.Tries = 0, 0
+		t.Version, t.Tries, t.Rounds = 0, 0, 0
 		if t.State != signing.TaskFailed {
 			t.Failure = nil // the last try's, which came right
 		}

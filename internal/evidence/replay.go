@@ -30,7 +30,7 @@ type taskLife struct {
 	// envelope was given to the job.
 	asked, released bool
 	// Of the present intent and envelope, as the events name them.
-	intent, prepared, envelope, signed string
+	intent, prepared, changes, envelope, signed string
 }
 
 // replay goes through the events the way the Request went, by the tables of
@@ -227,7 +227,7 @@ func (l *life) taskEvent(ev audit.Event) error {
 		if t.asked && t.state == signing.Prepared {
 			return refuse("bytes that the key was asked to sign are not thrown away", audit.TaskSigned, ev.Kind)
 		}
-		t.intent, t.prepared, t.envelope, t.signed, t.asked = "", "", "", "", false
+		t.intent, t.prepared, t.changes, t.envelope, t.signed, t.asked = "", "", "", "", "", false
 		return t.become(signing.Queued)
 	case audit.TaskStaleBase:
 		if t.state != signing.Signed {
@@ -274,11 +274,11 @@ func (t *taskLife) prepare(ev audit.Event) error {
 		return err
 	}
 	// Of an intent that was thrown away only the event is left.
-	t.intent, t.prepared, t.asked = ev.Attrs["intent"], ev.Attrs["record"], false
+	t.intent, t.prepared, t.changes, t.asked = ev.Attrs["intent"], ev.Attrs["record"], ev.Attrs["changes"], false
 	said := *t.task
 	said.Intent = &signing.Intent{}
 	want := audit.Prepared(&said)
-	want["intent"], want["record"] = t.intent, t.prepared
+	want["intent"], want["record"], want["changes"] = t.intent, t.prepared, t.changes
 	return agree(ev, want, "record")
 }
 
@@ -378,6 +378,9 @@ func (t *taskLife) end() error {
 	if said.Envelope = nil; task.Intent != nil || t.intent != "" {
 		if task.Intent == nil || string(signing.DigestOf(task.Intent.Bytes)) != t.intent || string(said.RecordDigest()) != t.prepared {
 			return refuse("the bytes that were signed are not those that were logged", t.intent, "others, or none")
+		}
+		if told := audit.Prepared(task)["changes"]; told != t.changes {
+			return refuse("the bytes that were signed make other changes than those that were logged", t.changes, told)
 		}
 	}
 	if task.State != signing.Published && task.State != signing.Delivered && (len(task.Locations) > 0 || task.Recognised) {

@@ -10,9 +10,10 @@ import (
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// EnvelopeCheck reports, offline, whether e is a signature by key over the
-// artifact as the step has it made, bound to the origin where the step says so.
-type EnvelopeCheck func(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error
+// EnvelopeCheck reports, offline, whether the bytes of t's intent say what t does
+// and its envelope is a signature by key over that, as the step has it made and
+// bound to the origin where the step says so.
+type EnvelopeCheck func(t *signing.Task, key signing.KeyInfo, origin signing.Origin) error
 
 // Options are what a verification takes from elsewhere than the file.
 type Options struct {
@@ -182,6 +183,7 @@ func bound(r *signing.Request, d *signing.Decision) error {
 	same := slices.EqualFunc(r.Artifacts, d.Basis.Artifacts, func(a, b signing.Artifact) bool {
 		return a.Repository == b.Repository && a.Digest == b.Digest && a.Tag == b.Tag
 	})
+	same = same && slices.Equal(r.Untrust, d.Basis.Untrust)
 	if !same || d.Basis.Policy != r.Policy || d.Basis.Project != r.Project || !reflect.DeepEqual(d.Basis.Origin, r.Origin) {
 		return refuse("what was decided is not what was asked for", "the artifacts, policy and origin of the request", "others")
 	}
@@ -204,7 +206,7 @@ func tasksOf(e *Evidence) error {
 		return refuse("the tasks are not those that were decided", fmt.Sprint(len(want)), fmt.Sprint(len(e.Tasks)))
 	}
 	for i, t := range e.Tasks {
-		if w := want[i]; t.ID != w.ID || t.RequestID != w.RequestID || !reflect.DeepEqual(t.Artifact, w.Artifact) || !reflect.DeepEqual(t.Step, w.Step) {
+		if w := want[i]; t.ID != w.ID || t.RequestID != w.RequestID || !reflect.DeepEqual(t.Artifact, w.Artifact) || !reflect.DeepEqual(t.Step, w.Step) || t.Part != w.Part || !slices.Equal(t.Changes, w.Changes) {
 			return refuse("a task is not one that was decided", fmt.Sprintf("%s: %s with %s and %s", w.ID, w.Artifact, w.Step.Method, w.Step.Key), fmt.Sprintf("%s: %s with %s and %s", t.ID, t.Artifact, t.Step.Method, t.Step.Key))
 		}
 	}
@@ -241,7 +243,7 @@ func envelopes(e *Evidence, verify EnvelopeCheck) error {
 		}
 		var err error
 		for _, info := range keys[name] {
-			if err = verify(t.Step, t.Artifact, info, e.Request.Origin, *t.Envelope); err == nil {
+			if err = verify(&t, info, e.Request.Origin); err == nil {
 				break
 			}
 		}

@@ -66,7 +66,9 @@ var (
 	ErrStaleBase = errors.New("what the signature was added to has moved")
 	// ErrStaleBytes says that the signed bytes themselves can no longer be
 	// published, because they name a version that another has taken. The Task
-	// starts anew.
+	// starts anew. It is returned only where what is published has reached the
+	// version of the bytes: a server that refuses them and goes on answering an
+	// older one is another error.
 	ErrStaleBytes = errors.New("the signed bytes are out of date")
 )
 
@@ -131,4 +133,39 @@ type Attacher interface {
 	// It holds the envelope against the target, as Publish does, and does no I/O.
 	// registry.Attach of it is what Publish does.
 	Attachment(t Target, e signing.Envelope) (signing.Attachment, error)
+}
+
+// Checker is a Method, none that is an Attacher, whose envelopes can be verified
+// without any network, by whoever has the record of a Task.
+type Checker interface {
+	Method
+
+	// Check reports whether e is a signature by the key over what t says, as
+	// Assemble makes it. It does no I/O.
+	Check(t Target, e signing.Envelope) error
+}
+
+// CheckTask reports, offline, whether the bytes of a Task's intent say what the
+// Task does and its envelope is a signature over that by key.
+func CheckTask(m Method, t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
+	if t.Intent == nil || t.Envelope == nil {
+		return &signing.Error{Code: signing.Invalid, Message: "a task without bytes or signature", Found: t.ID}
+	}
+	said, err := m.Inspect(*t.Intent)
+	if err != nil {
+		return err
+	}
+	if err := said.MatchesTask(t); err != nil {
+		return err
+	}
+	target := Target{Artifact: t.Artifact, Key: key, Options: t.Step.Options, Origin: origin, Part: t.Part, Changes: t.Changes}
+	switch m := m.(type) {
+	case Attacher:
+		_, err = m.Attachment(target, *t.Envelope)
+	case Checker:
+		err = m.Check(target, *t.Envelope)
+	default:
+		err = &signing.Error{Code: signing.Denied, Message: "envelopes of this method cannot be verified offline", Found: t.Step.Method}
+	}
+	return err
 }

@@ -67,7 +67,7 @@ func (s *Server) EvidenceOf(ctx context.Context, id string, since uint64) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	options := evidence.Options{LogKey: s.LogKey.String(), Envelope: s.Workflow.CheckEnvelope}
+	options := evidence.Options{LogKey: s.LogKey.String(), Envelope: s.Workflow.CheckTask}
 	if _, err := evidence.Check(e, options); err != nil {
 		// What the service itself wrote does not fit together.
 		return nil, fmt.Errorf("verifying the evidence of %s before signing it: %w", id, &signing.Error{Code: signing.Internal, Err: err})

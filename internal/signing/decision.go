@@ -162,6 +162,66 @@ func (b Basis) CheckSize() error {
 	return &Error{Code: TooLarge, Message: "the request asks for too many signatures at once", Expected: fmt.Sprintf("at most %d", MaxTasks), Found: fmt.Sprintf("%d: %d artifacts in %d ways, and %d manifests below them in %d", n, len(b.Artifacts), len(b.Steps), len(b.Children), recursive), Fix: "split the submission into several"}
 }
 
+// CheckTogether refuses a basis that the steps with Parts cannot carry out, and one
+// that withdraws trust without such a step.
+func (b Basis) CheckTogether() error {
+	together := Step{}
+	roles := map[string]bool{}
+	for _, s := range b.Steps {
+		if len(s.Parts) == 0 {
+			continue
+		}
+		together = s
+		if s.Recursive {
+			return &Error{Code: Denied, Message: "what is below an index has no tag that " + s.Method + " could sign", Expected: "no `recursive` in the step", Found: "recursive: true", Fix: "take `recursive` out of the step"}
+		}
+		for _, part := range s.Parts {
+			if roles[s.Method+" "+part] {
+				return &Error{Code: Denied, Message: "two steps sign the same role of a repository", Expected: "each role once", Found: s.Method + " " + part, Fix: "give each step roles of its own"}
+			}
+			roles[s.Method+" "+part] = true
+		}
+	}
+	if together.Method == "" {
+		if len(b.Untrust) > 0 {
+			return &Error{Code: Denied, Message: "no step of the policy signs tags, so that there is no trust in a tag to withdraw", Expected: "a step with method dct", Found: b.Untrust[0].String(), Fix: "ask for a policy that signs tags, or leave `untrust` away"}
+		}
+		return nil
+	}
+	for _, a := range b.Artifacts {
+		if a.Tag == "" {
+			return &Error{Code: Denied, Message: together.Method + " signs tags, and an image comes without one", Expected: "REPOSITORY:TAG@DIGEST for each image", Found: a.String(), Fix: "name the tag that is to be signed with each image, or ask for a policy without " + together.Method}
+		}
+	}
+	return nil
+}
+
+// CheckTags refuses a tag of a repository that stands for two things at once.
+func CheckTags(artifacts, untrust []Artifact) error {
+	at := map[string]Artifact{}
+	for _, a := range artifacts {
+		if a.Tag == "" {
+			continue
+		}
+		name := Artifact{Repository: a.Repository, Tag: a.Tag}.String()
+		if have, ok := at[name]; ok && have.Digest != a.Digest {
+			return &Error{Code: Invalid, Message: "one tag is to be bound to two digests", Expected: "one digest for " + name, Found: string(have.Digest) + " and " + string(a.Digest), Fix: "submit the digest that the tag has"}
+		}
+		at[name] = a
+	}
+	for _, a := range untrust {
+		if have, ok := at[a.String()]; ok {
+			found := "named twice"
+			if have.Digest != "" {
+				found = "to be signed as well"
+			}
+			return &Error{Code: Invalid, Message: "a tag to untrust stands for something else too", Expected: a.String() + " once", Found: found, Fix: "name each tag once: either to be signed or to be untrusted"}
+		}
+		at[a.String()] = a
+	}
+	return nil
+}
+
 // BasisFormat is the version of Basis's canonical form.
 const BasisFormat = 1
 

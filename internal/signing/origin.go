@@ -161,11 +161,13 @@ func (i Image) Parts() []Manifest {
 
 // Facts is everything that a policy may look at.
 type Facts struct {
-	Identity Identity  `json:"identity"`
-	Origin   Origin    `json:"origin"`
-	Images   []Image   `json:"images"`
-	Policy   string    `json:"policy"` // the signing policy that the job asked for, "release"
-	Now      time.Time `json:"now"`
+	Identity Identity `json:"identity"`
+	Origin   Origin   `json:"origin"`
+	Images   []Image  `json:"images"`
+	// Untrust lists tags, without a digest, whose trust is to be withdrawn.
+	Untrust []TagName `json:"untrust,omitempty"`
+	Policy  string    `json:"policy"` // the signing policy that the job asked for, "release"
+	Now     time.Time `json:"now"`
 	// Forge is what the forge answered; nil where no rule asked it.
 	Forge *ForgeFacts `json:"forge,omitempty"`
 	// Source describes the Request that a person asks to sign again, nil for a job's.
@@ -193,6 +195,30 @@ func (l List) Validate() error {
 		return &Error{Code: Invalid, Message: "the list does not say when it was made", Expected: "a time", Found: "none", Fix: "make the list again, with `sealwright dct export`"}
 	}
 	return nil
+}
+
+// TagName is a tag of a repository, whatever it points to.
+type TagName struct {
+	Repository Repository `json:"repository"`
+	Tag        string     `json:"tag"`
+}
+
+// TagNames returns the names of tags to untrust, as Facts have them.
+func TagNames(untrust []Artifact) []TagName {
+	var out []TagName
+	for _, a := range untrust {
+		out = append(out, TagName{a.Repository, a.Tag})
+	}
+	return out
+}
+
+// Untrusted returns the tags to untrust as a Request has them.
+func (f Facts) Untrusted() []Artifact {
+	var out []Artifact
+	for _, t := range f.Untrust {
+		out = append(out, Artifact{Repository: t.Repository, Tag: t.Tag})
+	}
+	return out
 }
 
 // SourceRequest is the recorded Request whose artifacts a person submits again.

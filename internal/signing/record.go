@@ -29,7 +29,7 @@ func (a Approval) Digest() Digest { return encodedDigest(a) }
 // intent, envelope, locations. Its state and how often something was tried are
 // told by the order of its events.
 func (t Task) RecordDigest() Digest {
-	t.State, t.Version, t.Attempts, t.Tries, t.Released, t.Failure = "", 0, 0, 0, false, nil
+	t.State, t.Version, t.Attempts, t.Tries, t.Rounds, t.Released, t.Failure = "", 0, 0, 0, 0, false, nil
 	return encodedDigest(t)
 }
 

@@ -121,7 +121,10 @@ type Task struct {
 	Locations  []Location `json:"locations,omitempty"`
 	Recognised bool       `json:"recognised,omitempty"` // an equal signature was already there
 	// Released says that the envelope was given to the job, which publishes it.
-	Released bool   `json:"released,omitempty"`
+	Released bool `json:"released,omitempty"`
+	// Rounds is how often its signed bytes were out of date before they could be
+	// published, so that it began anew.
+	Rounds   int    `json:"rounds,omitempty"`
 	Attempts int    `json:"attempts"`          // committed key attempts; key uses never exceed them
 	Tries    int    `json:"tries"`             // of the present step since it last succeeded
 	Failure  *Error `json:"failure,omitempty"` // the last error, final in TaskFailed

@@ -120,13 +120,28 @@ func (a Artifact) Validate() error {
 	return nil
 }
 
-// String returns REPOSITORY[:TAG]@DIGEST.
+// String returns REPOSITORY[:TAG][@DIGEST].
 func (a Artifact) String() string {
 	s := string(a.Repository)
 	if a.Tag != "" {
 		s += ":" + a.Tag
 	}
-	return s + "@" + string(a.Digest)
+	if a.Digest != "" {
+		s += "@" + string(a.Digest)
+	}
+	return s
+}
+
+// ValidateUntrust checks a tag whose trust is to be withdrawn: repository and tag,
+// and nothing else.
+func (a Artifact) ValidateUntrust() error {
+	if err := a.Repository.Validate(); err != nil {
+		return err
+	}
+	if a != (Artifact{Repository: a.Repository, Tag: a.Tag}) {
+		return &Error{Code: Invalid, Message: "more than a tag to untrust", Expected: "REPOSITORY:TAG", Found: clip(a.String()), Fix: "name the tag without a digest"}
+	}
+	return ValidateTag(a.Tag)
 }
 
 // ParseReference splits HOST/PATH[:TAG][@DIGEST] and checks each part that is

@@ -73,13 +73,12 @@ func (e *Env) Referrers(a signing.Artifact, artifactType string) int {
 func (e *Env) LogSigner() *audit.Signer { return e.log }
 
 // CheckEnvelope verifies an envelope the way an auditor does, without a registry.
-func CheckEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error {
-	m, ok := map[string]method.Attacher{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil)}[step.Method]
+func CheckEnvelope(t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
+	m, ok := map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil)}[t.Step.Method]
 	if !ok {
-		return &signing.Error{Code: signing.Invalid, Message: "no such method", Found: step.Method}
+		return &signing.Error{Code: signing.Invalid, Message: "no such method", Found: t.Step.Method}
 	}
-	_, err := m.Attachment(method.Target{Artifact: a, Key: key, Options: step.Options, Origin: origin}, e)
-	return err
+	return method.CheckTask(m, t, key, origin)
 }
 
 // Bundles counts the bundles of an artifact: cosign finds them by their layer.

@@ -81,15 +81,14 @@ func (w *Workflow) rememberKeys(tx *store.Tx) error {
 	return nil
 }
 
-// CheckEnvelope reports, offline, whether an envelope is the signature that a
-// step makes.
-func (w *Workflow) CheckEnvelope(step signing.Step, a signing.Artifact, key signing.KeyInfo, origin signing.Origin, e signing.Envelope) error {
-	m, ok := w.Methods[step.Method].(method.Attacher)
+// CheckTask reports, offline, whether the envelope of a Task is the signature that
+// its step makes.
+func (w *Workflow) CheckTask(t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
+	m, ok := w.Methods[t.Step.Method]
 	if !ok {
-		return &signing.Error{Code: signing.Denied, Message: "this service cannot verify envelopes of the method", Found: step.Method}
+		return &signing.Error{Code: signing.Denied, Message: "this service cannot verify envelopes of the method", Found: t.Step.Method}
 	}
-	_, err := m.Attachment(method.Target{Artifact: a, Key: key, Options: step.Options, Origin: origin}, e)
-	return err
+	return method.CheckTask(m, t, key, origin)
 }
 
 // SignStatement vouches with the log's key for content that was verified.
