@@ -58,10 +58,11 @@ func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
 // rest holds the rules that a repository's own policy may have too.
 func (p *Policy) rest(f signing.Facts) []signing.Reason {
 	var children []signing.Reason
-	if len(f.Images) > 0 {
-		if !p.narrow || p.rules.Tags != nil {
-			children = append(children, p.signedTags(f.Images))
-		}
+	images, untrust := len(f.Images) > 0, len(f.Untrust) > 0
+	if (images || untrust) && (!p.narrow || p.rules.Tags != nil) {
+		children = append(children, p.signedTags(allNamed(f)))
+	}
+	if images {
 		children = append(children, p.bind(f)...)
 	}
 	if p.rules.Origin != nil && !p.Lists() {
@@ -92,8 +93,33 @@ func (p *Policy) request(f signing.Facts) signing.Reason {
 	return node("request",
 		leaf("request.policy", f.Policy == name, name, f.Policy, "evaluate the policy that the job asked for"),
 		issuer,
-		leaf("request.images", len(f.Images) > 0 && len(f.Images) <= signing.MaxArtifacts, fmt.Sprintf("1 to %d images", signing.MaxArtifacts), count(len(f.Images), "image"), "name the images to be signed by digest"),
+		asks(f),
 	)
+}
+
+// asks checks that something is asked for, and not too much.
+func asks(f signing.Facts) signing.Reason {
+	n, was := len(f.Images)+len(f.Untrust), count(len(f.Images), "image")
+	if len(f.Untrust) > 0 {
+		was += " and " + count(len(f.Untrust), "tag") + " to untrust"
+	}
+	return leaf("request.images", n > 0 && n <= signing.MaxArtifacts, fmt.Sprintf("1 to %d images", signing.MaxArtifacts), was, "name the images to be signed by digest")
+}
+
+// kindUntrust marks a tag without a digest; no image has this kind.
+const kindUntrust = "untrust"
+
+// allNamed returns everything whose name is judged: the images, and the tags whose
+// trust is to be withdrawn.
+func allNamed(f signing.Facts) []signing.Image {
+	var out []signing.Image
+	for _, i := range f.Images {
+		out = append(out, signing.Image{Artifact: i.Artifact})
+	}
+	for _, a := range f.Untrusted() {
+		out = append(out, signing.Image{Artifact: a, Kind: kindUntrust})
+	}
+	return out
 }
 
 // repository checks that the build is one of a repository of the project, and
@@ -109,8 +135,8 @@ func (p *Policy) repository(f signing.Facts) signing.Reason {
 		return node("repositories", why)
 	}
 	children := r.named(o)
-	if len(f.Images) > 0 {
-		children = append(children, p.images(r, o, f.Images))
+	if all := allNamed(f); len(all) > 0 {
+		children = append(children, p.images(r, o, all))
 	}
 	return node(r.path, children...)
 }
@@ -154,8 +180,12 @@ func (p *Policy) images(r *row, o signing.Origin, images []signing.Image) signin
 	wanted := own.String()
 	return each(r.path+".images", images, wanted, func(i signing.Image) *signing.Reason {
 		a := i.Artifact
-		if err := a.Validate(); err != nil {
-			why := leaf("", false, "an image with repository and digest", a.String(), "name the image as REGISTRY/PATH@sha256:...")
+		err, form, fix := a.Validate(), "an image with repository and digest", "name the image as REGISTRY/PATH@sha256:..."
+		if i.Kind == kindUntrust {
+			err, form, fix = a.ValidateUntrust(), "a tag to untrust", "name it as REGISTRY/PATH:TAG"
+		}
+		if err != nil {
+			why := leaf("", false, form, a.String(), fix)
 			return &why
 		}
 		if own.match(string(a.Repository)) {

@@ -67,6 +67,8 @@ func factSources() map[string][2]string {
 		o + "environmentProtected":            {fromToken, "GitLab; false where it does not say"},
 		o + "actor":                           {fromToken, "weak: a re-run keeps the first actor"},
 		o + "actorID":                         {fromToken, "weak, likewise"},
+		"facts.untrust[].repository":          {fromJob, "of a tag whose trust is to be withdrawn"},
+		"facts.untrust[].tag":                 {fromJob, "the tag"},
 		i + "artifact.repository":             {fromJob, "the registry has it"},
 		i + "artifact.digest":                 {fromJob, "the registry has it"},
 		i + "artifact.tag":                    {fromJob, "the tag to be signed along"},
