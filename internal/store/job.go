@@ -209,6 +209,16 @@ func (tx *Tx) CheckLease(name, owner string, fence int64) error {
 	return nil
 }
 
+// RenewLease extends a lease that owner still holds to ttl from now, or returns
+// Conflict.
+func (tx *Tx) RenewLease(name, owner string, fence int64, ttl time.Duration) error {
+	n, err := tx.exec("UPDATE leases SET until = max(until, ?) WHERE name = ? AND owner = ? AND fence = ? AND until > ?", nanos(tx.now.Add(ttl)), name, owner, fence, nanos(tx.now))
+	if err == nil && n != 1 {
+		err = lostLease(name, owner, fence)
+	}
+	return err
+}
+
 // EndLease is CheckLease and ReleaseLease in one.
 func (tx *Tx) EndLease(name, owner string, fence int64) error {
 	n, err := tx.exec("DELETE FROM leases WHERE name = ? AND owner = ? AND fence = ? AND until > ?", name, owner, fence, nanos(tx.now))

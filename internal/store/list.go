@@ -95,7 +95,7 @@ func (tx *Tx) concerns(r *signing.Request, digest signing.Digest) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(tasks, func(t *signing.Task) bool { return of(t.Artifact) }) {
+	if slices.ContainsFunc(tasks, func(t *signing.Task) bool { return t.Part == "" && of(t.Artifact) }) {
 		return nil
 	}
 	return Tampered("request_digests", "the index of request "+r.ID, "a digest that the request does not have")
@@ -124,7 +124,7 @@ func (tx *Tx) indexTasks(r *signing.Request, tasks []*signing.Task) error {
 	}
 	var more []signing.Artifact
 	for _, t := range tasks {
-		if !known[t.Artifact.Digest] {
+		if t.Part == "" && !known[t.Artifact.Digest] {
 			known[t.Artifact.Digest] = true
 			more = append(more, t.Artifact)
 		}

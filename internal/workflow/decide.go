@@ -27,7 +27,7 @@ func (d *drive) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Source: source, List: r.List}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Source: source, List: r.List, Untrust: signing.TagNames(r.Untrust)}
 	for _, a := range r.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
@@ -47,7 +47,7 @@ func (d *drive) decide(ctx context.Context) error {
 	if err != nil {
 		return d.denyUnless(ctx, "forge", err)
 	}
-	f.Source, f.List, f.Forge = source, r.List, asked.facts
+	f.Source, f.List, f.Forge, f.Untrust = source, r.List, asked.facts, signing.TagNames(r.Untrust)
 	return d.conclusion(ctx, p, f, append(seen, asked.seen...))
 }
 
@@ -72,9 +72,11 @@ func (d *drive) conclusion(ctx context.Context, p *policy.Policy, f signing.Fact
 	if err != nil {
 		return err
 	}
-	if err := basis.CheckSize(); err != nil {
-		effect, reasons.Pass = signing.Deny, false
-		reasons.Children = append(reasons.Children, refusal("sign", err))
+	for _, err := range []error{basis.CheckSize(), basis.CheckTogether()} {
+		if err != nil {
+			effect, reasons.Pass = signing.Deny, false
+			reasons.Children = append(reasons.Children, refusal("sign", err))
+		}
 	}
 	permit := d.w.permit(p, f, basis, rule, 0, false)
 	if reasons.Children = append(reasons.Children, permit); !permit.Pass {
@@ -171,7 +173,7 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 // permit holds every step against what the owner of its key demands.
 func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, rule *signing.ApprovalRule, approvals int, recheck bool) signing.Reason {
 	out := signing.Reason{Rule: "keys", Pass: true}
-	artifacts := slices.Concat(basis.Artifacts, basis.Children)
+	artifacts := slices.Concat(basis.Artifacts, basis.Children, basis.Untrust)
 	for _, s := range basis.Steps {
 		var one signing.Reason
 		m, known := w.Methods[s.Method]

@@ -25,6 +25,9 @@ type drive struct {
 	fresh   bool           // request and tasks are what this drive read or wrote last
 	asked   answers        // of the forge, in this drive
 	leased  []*publication // whose leases came with the envelopes, and which have not begun
+	// together has the fences of the leases on repositories whose tags are signed
+	// together, by name, while sign holds them.
+	together map[string]int64
 }
 
 // run takes step after step until the Request is finished, must wait, or the

@@ -25,13 +25,15 @@ func (w *Workflow) Evaluate(f signing.Facts) (Evaluation, error) {
 		return out, nil
 	}
 	out.Project, out.Policy = p.Project(), p.Name()
-	basis, err := w.basis(p, f.Artifacts(), f.Children(), &signing.Request{Origin: f.Origin}, p.RepositoryDigest(f.Forge))
+	basis, err := w.basis(p, f.Artifacts(), f.Children(), &signing.Request{Origin: f.Origin, Untrust: f.Untrusted()}, p.RepositoryDigest(f.Forge))
 	if err != nil {
 		return Evaluation{}, err
 	}
 	checks := []signing.Reason{w.permit(p, f, basis, p.ApprovalsWith(f.Forge), 0, false)}
-	if err := basis.CheckSize(); err != nil {
-		checks = append(checks, refusal("sign", err))
+	for _, err := range []error{signing.CheckTags(basis.Artifacts, basis.Untrust), basis.CheckSize(), basis.CheckTogether()} {
+		if err != nil {
+			checks = append(checks, refusal("sign", err))
+		}
 	}
 	for _, c := range checks {
 		out.Reasons.Children = append(out.Reasons.Children, c)
@@ -52,6 +54,6 @@ func (w *Workflow) Facts(ctx context.Context, requestID string, who signing.Iden
 	}
 	r := s.Request
 	f, _, err := facts.Gather(ctx, w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, true, r.Submitted)
-	f.Identity.TokenHash = ""
+	f.Identity.TokenHash, f.Untrust = "", signing.TagNames(r.Untrust)
 	return f, err
 }

@@ -14,20 +14,32 @@ import (
 // some ten requests to a registry, each with its own timeout and retries.
 const publishLease = 2 * time.Minute
 
-// publication is what is to be published on one digest, under one lease.
+// publication is what is to be published on one digest, or of one repository whose
+// tags are signed together, under one lease.
 type publication struct {
 	name  string // of the lease
 	tasks []*signing.Task
 	leave func() // ends the turn of this drive; nil without it
 	fence int64  // of the lease; 0 without it
+	// kept says that the drive has had turn and lease since before the bytes were
+	// made, and gives them back itself.
+	kept bool
 }
 
-// publications returns what is to be published of tasks, a digest each.
+// leaseOf names the right to publish what t signs.
+func leaseOf(t *signing.Task) string {
+	if t.Part != "" {
+		return t.Step.Method + ":" + string(t.Artifact.Repository)
+	}
+	return leaseName(t.Artifact.Repository, t.Artifact.Digest)
+}
+
+// publications returns what is to be published of tasks, a digest or repository each.
 func publications(tasks []*signing.Task) []*publication {
 	var out []*publication
 	at := map[string]*publication{}
 	for _, t := range tasks {
-		name := leaseName(t.Artifact.Repository, t.Artifact.Digest)
+		name := leaseOf(t)
 		p := at[name]
 		if p == nil {
 			p = &publication{name: name}
@@ -48,6 +60,9 @@ func (d *drive) early(tasks []*signing.Task) []*publication {
 	}
 	var out []*publication
 	for _, p := range publications(tasks) {
+		if _, held := d.together[p.name]; held {
+			continue
+		}
 		if p.leave = d.w.tryTurn(p.name); p.leave != nil {
 			out = append(out, p)
 		}
@@ -77,6 +92,9 @@ func (d *drive) takeLeases(tx *store.Tx, ps []*publication) error {
 
 // take makes p the publication whose turn it is, with its lease.
 func (d *drive) take(ctx context.Context, p *publication) (err error) {
+	if p.kept {
+		return nil
+	}
 	if p.leave == nil {
 		if p.leave, err = d.w.turn(ctx, p.name); err != nil {
 			return err
@@ -93,6 +111,9 @@ func (d *drive) take(ctx context.Context, p *publication) (err error) {
 // A commit that seemed to fail may have taken a lease.
 func (d *drive) giveBack(ctx context.Context, ps ...*publication) {
 	for _, p := range ps {
+		if p.kept {
+			continue
+		}
 		if p.fence > 0 {
 			d.releaseLease(ctx, p.name, p.fence)
 			p.fence = 0

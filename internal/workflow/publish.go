@@ -39,6 +39,9 @@ func (d *drive) publish(ctx context.Context) error {
 	}
 	todo := publications(signed)
 	for _, p := range todo {
+		if p.fence, p.kept = d.together[p.name]; p.kept {
+			continue
+		}
 		if i := slices.IndexFunc(d.leased, func(l *publication) bool { return l.name == p.name }); i >= 0 {
 			p.leave, p.fence = d.leased[i].leave, d.leased[i].fence
 			d.leased = slices.Delete(d.leased, i, i+1)
@@ -84,7 +87,7 @@ func (d *drive) attachEach(ctx context.Context, todo []*publication, outcomes ch
 func (d *drive) ahead(ctx context.Context, ps []*publication) {
 	var mine []*publication
 	for _, p := range ps {
-		if p.leave == nil && p.fence == 0 {
+		if p.leave == nil && p.fence == 0 && !p.kept {
 			if p.leave = d.w.tryTurn(p.name); p.leave != nil {
 				mine = append(mine, p)
 			}
@@ -128,6 +131,9 @@ func (d *drive) attach(ctx context.Context, t *signing.Task) (at []signing.Locat
 		if _, err = m.Publish(ctx, target, *t.Envelope); err == nil {
 			at, err = m.Verify(ctx, target, *t.Envelope)
 		}
+		if errors.Is(err, method.ErrStaleBytes) && (t.Part == "" || t.Rounds >= maxRounds) {
+			return nil, stale, &signing.Error{Code: signing.Denied, Message: "another writer keeps taking the version that was signed", Found: t.Artifact.String(), Fix: "find out who else signs in this repository, and submit again when they are done"}
+		}
 		if !errors.Is(err, method.ErrStaleBase) {
 			return at, stale, err
 		}
@@ -155,7 +161,7 @@ func (d *drive) record(ctx context.Context, outcomes <-chan outcome, left int) e
 		left -= len(batch)
 		for _, o := range batch {
 			switch {
-			case o.err == nil:
+			case o.err == nil, outOfDate(o):
 			case gone(ctx, o.err):
 				ended = o.err
 			case passing(o.err):
@@ -177,6 +183,12 @@ func (d *drive) record(ctx context.Context, outcomes <-chan outcome, left int) e
 		return ended
 	}
 	return later
+}
+
+// outOfDate reports whether the Task has to begin anew, because another writer has
+// taken the version that its bytes name.
+func outOfDate(o outcome) bool {
+	return errors.Is(o.err, method.ErrStaleBytes) && o.task.Part != "" && o.task.Rounds < maxRounds
 }
 
 // gone reports whether err means that this drive has nothing to say of the Task.
@@ -213,7 +225,7 @@ func (d *drive) recordBatch(ctx context.Context, batch []outcome, all bool) erro
 	})
 	if err == nil {
 		for _, o := range batch {
-			if o.last {
+			if o.last && !o.p.kept {
 				o.p.fence = 0 // given back in the commit
 			}
 		}
@@ -228,12 +240,18 @@ func (d *drive) recordOne(tx *store.Tx, o outcome) error {
 			return err
 		}
 	}
-	if o.err != nil && o.last {
+	if o.err != nil && o.last && !o.p.kept {
 		if err := tx.ReleaseLease(o.p.name, d.w.Owner, o.p.fence); err != nil {
 			return err
 		}
 	}
 	switch {
+	case outOfDate(o):
+		// From here on this envelope never leaves the service, and its bytes are
+		// made anew.
+		t.Intent, t.Envelope, t.Failure, t.Tries = nil, nil, nil, 0
+		t.Rounds++
+		return d.changeTask(tx, t, signing.Queued, audit.Event{Kind: audit.TaskRequeued, Attrs: map[string]string{"why": "stale_bytes"}})
 	case o.err != nil && passing(o.err):
 		t.Failure = signing.Public(o.err)
 		t.Tries++
@@ -244,7 +262,7 @@ func (d *drive) recordOne(tx *store.Tx, o outcome) error {
 	}
 	t.Locations, t.Failure, t.Tries = o.locations, nil, 0
 	check := tx.CheckLease
-	if o.last {
+	if o.last && !o.p.kept {
 		check = tx.EndLease
 	}
 	if err := check(o.p.name, d.w.Owner, o.p.fence); err != nil {

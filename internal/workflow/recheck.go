@@ -95,7 +95,7 @@ func (d *drive) recheck(ctx context.Context) (*clearance, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Untrust: signing.TagNames(r.Untrust)}
 	for _, a := range now.Artifacts {
 		f.Images = append(f.Images, signing.Image{Artifact: a})
 	}
@@ -168,7 +168,7 @@ func (d *drive) stillHolds(ctx context.Context) error {
 	if err != nil {
 		return d.refuseUnless("forge", err)
 	}
-	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Forge: said.facts}
+	f := signing.Facts{Identity: r.Identity, Origin: r.Origin, Policy: r.Policy, Now: r.Submitted, Untrust: signing.TagNames(r.Untrust), Forge: said.facts}
 	for _, leaf := range p.Recheck(f, basis.RepositoryPolicy).Failures() {
 		return refuse(leaf.Rule, leaf.Wanted, leaf.Found, leaf.Fix)
 	}

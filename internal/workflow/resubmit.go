@@ -97,6 +97,7 @@ func (w *Workflow) again(source *signing.Request, policy string, deadline time.D
 	for _, a := range source.Artifacts {
 		sub.Artifacts = append(sub.Artifacts, signing.Artifact{Repository: a.Repository, Digest: a.Digest, Tag: a.Tag})
 	}
+	sub.Untrust = source.Untrust
 	sub, err := sub.validate()
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func (w *Workflow) again(source *signing.Request, policy string, deadline time.D
 	}
 	now := w.Now()
 	return &signing.Request{
-		State: signing.Pending, Policy: policy, Artifacts: sub.Artifacts, Identity: who, Origin: source.Origin, Source: source.ID,
+		State: signing.Pending, Policy: policy, Artifacts: sub.Artifacts, Untrust: sub.Untrust, Identity: who, Origin: source.Origin, Source: source.ID,
 		BodyDigest: body, Submitted: now, Deadline: now.Add(sub.Deadline),
 	}, nil
 }

@@ -26,12 +26,17 @@ func (d *drive) sign(ctx context.Context) error {
 	if d.over() {
 		return d.conclude(ctx)
 	}
+	ctx, release, err := d.holdTogether(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := d.requeue(ctx); err != nil {
 		return err
 	}
 	defer func() { d.giveBack(ctx, d.leased...); d.leased = nil }()
 	var found map[string]method.Prepared
-	err := d.timed("prepare", func() (err error) { found, err = d.capture(ctx); return err })
+	err = d.timed("prepare", func() (err error) { found, err = d.capture(ctx); return err })
 	if err != nil {
 		return err
 	}

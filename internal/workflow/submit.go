@@ -28,8 +28,10 @@ var (
 
 // Submission is what a job asks for.
 type Submission struct {
-	Policy         string
-	Artifacts      []signing.Artifact // repository, digest and the tag to be signed along, if any
+	Policy    string
+	Artifacts []signing.Artifact // repository, digest and the tag to be signed along, if any
+	// Untrust lists tags, without digests, whose trust is to be withdrawn.
+	Untrust        []signing.Artifact
 	IdempotencyKey string
 	Deadline       time.Duration // 0 means DefaultDeadline
 	// Publish says who writes the signatures.
@@ -55,8 +57,8 @@ func (s Submission) validate() (Submission, error) {
 	if !reIdempotency.MatchString(s.IdempotencyKey) {
 		return s, &signing.Error{Code: signing.Invalid, Message: "not an idempotency key", Expected: "1 to 255 printable ASCII characters without spaces", Found: fmt.Sprintf("%.140q", s.IdempotencyKey), Fix: "send an Idempotency-Key header that names this submission within the run"}
 	}
-	if n := len(s.Artifacts); n == 0 || n > signing.MaxArtifacts {
-		return s, &signing.Error{Code: signing.Invalid, Message: "wrong number of artifacts", Expected: fmt.Sprintf("1 to %d", signing.MaxArtifacts), Found: fmt.Sprint(n), Fix: "split the submission"}
+	if n := len(s.Artifacts) + len(s.Untrust); n == 0 || n > signing.MaxArtifacts {
+		return s, &signing.Error{Code: signing.Invalid, Message: "wrong number of artifacts and tags to untrust", Expected: fmt.Sprintf("1 to %d", signing.MaxArtifacts), Found: fmt.Sprint(n), Fix: "split the submission"}
 	}
 	if s.Deadline < 0 || s.Deadline > MaxDeadline {
 		return s, &signing.Error{Code: signing.Invalid, Message: "deadline out of range", Expected: "at most " + MaxDeadline.String(), Found: s.Deadline.String()}
@@ -79,7 +81,12 @@ func (s Submission) validate() (Submission, error) {
 		}
 		seen[a.String()] = true
 	}
-	return s, nil
+	for i, a := range s.Untrust {
+		if err := a.ValidateUntrust(); err != nil {
+			return s, fmt.Errorf("tag %d to untrust: %w", i+1, err)
+		}
+	}
+	return s, signing.CheckTags(s.Artifacts, s.Untrust)
 }
 
 // body is what makes two submissions the same one.
@@ -89,7 +96,8 @@ func (s Submission) body() (signing.Digest, error) {
 		Artifacts []signing.Artifact
 		Deadline  time.Duration
 		Publish   signing.Publisher
-	}{s.Policy, s.Artifacts, s.Deadline, s.Publish})
+		Untrust   []signing.Artifact `json:",omitempty"` // a body without it has the digest that it always had
+	}{s.Policy, s.Artifacts, s.Deadline, s.Publish, s.Untrust})
 	if err != nil {
 		return "", fmt.Errorf("encoding submission: %w", err)
 	}
@@ -152,7 +160,7 @@ func (w *Workflow) Submit(ctx context.Context, id signing.Identity, origin signi
 	}
 
 	r := &signing.Request{
-		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Publish: s.Publish, Identity: id, Origin: origin,
+		ID: requestID, State: signing.Pending, Policy: s.Policy, Artifacts: s.Artifacts, Untrust: s.Untrust, Publish: s.Publish, Identity: id, Origin: origin,
 		IdempotencyKey: s.IdempotencyKey, BodyDigest: body, Submitted: started, Deadline: started.Add(s.Deadline),
 	}
 	first, attaches := w.attempts(id, origin, s, body)

@@ -64,6 +64,10 @@ const (
 	// maxStale bounds how often one Task may find its base moved; with the
 	// lease on the digest it takes a foreign writer in a loop to get there.
 	maxStale = 10
+	// maxRounds bounds how often the bytes of one Task are made anew because another
+	// writer took their version; with the lease on the repository that takes a
+	// foreign writer, who wins every time.
+	maxRounds = 5
 	// expireBatch is how many expired rows one commit removes.
 	expireBatch = 1000
 	// jobDrive is the kind of the job that drives a Request.
