@@ -30,7 +30,8 @@ const (
 const usage = `sealwright looks at what a Sealwright service did and verifies it.
 
 Usage:
-  sealwright sign [flags] IMAGE...      ask for signatures, as a job with its CI's token
+  sealwright sign [flags] IMAGE...      ask for signatures, as a job with its CI's token,
+                                        or as a person, for a list of images
   sealwright verify [flags] IMAGE       verify the signatures of an image
   sealwright why IMAGE                  who had it signed, by which rule, and the proof
   sealwright evidence REQUEST           the evidence of a request, as one file

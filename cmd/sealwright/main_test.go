@@ -148,6 +148,7 @@ func TestSignIsTheStepUnderAnotherName(t *testing.T) {
 		t.Errorf("%d\n%s", code, out.String())
 	}
 	out.Reset()
+	t.Setenv("SEALWRIGHT_ID_TOKEN", "x")
 	if code := run([]string{"sign", "--server", "https://sign.acme.dev"}, streams{nil, &out, &errs}); code != exitUsage || !strings.Contains(out.String(), "the input `policy` is missing") {
 		t.Errorf("%d\n%s", code, out.String())
 	}

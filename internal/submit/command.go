@@ -79,7 +79,7 @@ func flags() [][3]string {
 		{"server", "URL", "address of the Sealwright service"},
 		{"policy", "NAME", "signing policy to ask for, as in release"},
 		{"images", "LIST", "images, separated by space, comma or line break; as arguments, too"},
-		{"digests-file", "FILE", "what was pushed: buildx or bake metadata, or REPOSITORY@sha256:... lines"},
+		{"digests-file", "FILE", "buildx or bake metadata, an export, or REPOSITORY@sha256:... lines"},
 		{"metadata", "JSON", "the same as text: output metadata of docker/build-push-action or bake-action"},
 		{"tags-after", "LIST", "tags to be moved to the images once their signatures are there"},
 		{"sign-tag", "LIST", "tags to be signed along with every image; none is implied"},
@@ -311,4 +311,18 @@ func transport(caFile string) (http.RoundTripper, error) {
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return t, nil
+}
+
+// InJob reports whether the command runs where a job's token is: in a CI that is
+// known, or with a token in the variable or file that is named for it. Elsewhere
+// `sealwright sign` is for a person.
+func InJob(args []string, env func(string) string) bool {
+	for _, a := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		if strings.HasPrefix(a, "-") && (name == "id-token-file" || name == "id-token-variable" || name == "version") {
+			return true
+		}
+	}
+	e := ci.Detect(ci.Options{Env: env, Out: io.Discard})
+	return e.Name != ci.None || env("SEALWRIGHT_ID_TOKEN") != "" || e.Input("id-token-file") != "" || e.Input("id-token-variable") != ""
 }

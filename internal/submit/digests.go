@@ -44,6 +44,8 @@ func readDigestsFile(path string) ([]byte, error) {
 // parseDigests reads what a build tool says that it pushed. The form is found by
 // its shape:
 //
+//   - {...} with `format: sealwright.dev/dct-export/...` is what `sealwright dct
+//     export` writes;
 //   - {...} with `containerimage.digest` is the metadata of one build: buildx
 //     `build --metadata-file`, `imagetools create`, buildctl, and the output
 //     `metadata` of docker/build-push-action;
@@ -154,6 +156,16 @@ func parseMetadata(raw []byte) (images []image, quiet []string, err error) {
 	names, fields, err := object(raw)
 	if err != nil {
 		return nil, nil, err
+	}
+	if isExport(fields) {
+		e, err := parseExport(raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		if images = e.images(); len(images) > maxTargets {
+			return nil, nil, tooMany()
+		}
+		return images, nil, nil
 	}
 	if fields[keyDigest] != nil || fields[keyDescriptor] != nil {
 		for _, n := range names {
