@@ -21,17 +21,18 @@ import (
 // not at all.
 const forgeTimeout = 20 * time.Second
 
-// openForges builds the clients of the configured forges. It asks nobody.
-func openForges(rows []forge.Config) (map[string]forge.Forge, error) {
+// openForges builds the clients of the configured forges. It asks nobody. left is
+// told what forges say is left of their limits; it may be nil.
+func openForges(rows []forge.Config, left func(forge, account, limit string, left int64)) (map[string]forge.Forge, error) {
 	out := make(map[string]forge.Forge, len(rows))
 	for _, c := range rows {
 		to := outbound.Options{Timeout: forgeTimeout, AllowHTTP: true} // http for loopback only: checked
 		var err error
 		switch c.Kind {
 		case forge.KindGitHub:
-			out[c.Host], err = github.New(c, github.Options{Outbound: to, Env: os.LookupEnv, Now: time.Now})
+			out[c.Host], err = github.New(c, github.Options{Outbound: to, Env: os.LookupEnv, Now: time.Now, Left: left})
 		case forge.KindGitLab:
-			out[c.Host], err = gitlab.New(c, gitlab.Options{Outbound: to, Env: os.LookupEnv, Now: time.Now})
+			out[c.Host], err = gitlab.New(c, gitlab.Options{Outbound: to, Env: os.LookupEnv, Now: time.Now, Left: left})
 		default:
 			err = fmt.Errorf("forge %s is of no known kind", c.Host)
 		}

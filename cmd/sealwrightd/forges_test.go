@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/server"
 )
 
 const askingPolicy = `apiVersion: sealwright.dev/v1
@@ -88,15 +91,38 @@ func TestWhatAForgeLacksIsPrintedWithWhatItIsNeededFor(t *testing.T) {
 func TestForgesAreBuiltFromTheConfigurationAndSecretsThatAreMissingStopTheStart(t *testing.T) {
 	t.Setenv("GITLAB", "glpat-example")
 	rows := []forge.Config{{Host: "gitlab.acme.dev", Kind: forge.KindGitLab, Tokens: []forge.Token{{Token: config.Secret("env:GITLAB")}}}}
-	got, err := openForges(rows)
+	got, err := openForges(rows, nil)
 	if err != nil || got["gitlab.acme.dev"] == nil || got["gitlab.acme.dev"].Host() != "gitlab.acme.dev" {
 		t.Errorf("%v, %v", got, err)
 	}
 	rows[0].Tokens[0].Token = "env:NOT_SET"
-	if _, err := openForges(rows); err == nil {
+	if _, err := openForges(rows, nil); err == nil {
 		t.Error("a token that is not there was taken")
 	}
-	if _, err := openForges([]forge.Config{{Host: "github.com", Kind: forge.KindGitHub, Apps: []forge.App{{ID: "4", PrivateKey: "env:GITLAB"}}}}); err == nil {
+	if _, err := openForges([]forge.Config{{Host: "github.com", Kind: forge.KindGitHub, Apps: []forge.App{{ID: "4", PrivateKey: "env:GITLAB"}}}}, nil); err == nil {
 		t.Error("a private key that is none was taken")
+	}
+}
+
+func TestWhatAForgeSaysIsLeftOfItsLimitsIsAMetric(t *testing.T) {
+	gitlab := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("RateLimit-Remaining", "1999")
+		_, _ = w.Write([]byte(`{"id":3,"username":"ada","state":"active","bot":false}`))
+	}))
+	t.Cleanup(gitlab.Close)
+	t.Setenv("GITLAB", "glpat-example")
+	metrics := server.NewMetrics(func() float64 { return 0 })
+	forges, err := openForges([]forge.Config{{Host: "gitlab.acme.dev", Kind: forge.KindGitLab, API: gitlab.URL, Tokens: []forge.Token{{Token: config.Secret("env:GITLAB")}}}}, metrics.Left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := forges["gitlab.acme.dev"].Account(t.Context(), "3"); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	metrics.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if want := `sealwright_forge_requests_left{account="token 1",forge="gitlab.acme.dev",limit="core"} 1999`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("no %s in:\n%s", want, w.Body.String())
 	}
 }

@@ -188,7 +188,7 @@ func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) err
 	if err := tryOpen(ctx, c); err != nil {
 		return err
 	}
-	forges, err := openForges(c.Forges)
+	forges, err := openForges(c.Forges, nil)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,9 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	forges, err := openForges(c.Forges)
+	s := &service{config: c, logKey: signer.Verifier()}
+	metrics := server.NewMetrics(s.backlog)
+	forges, err := openForges(c.Forges, metrics.Left)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +84,7 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &service{config: c, store: db, logKey: signer.Verifier(), steps: steps}
-	metrics := server.NewMetrics(s.backlog)
+	s.store, s.steps = db, steps
 	s.workflow, err = workflow.New(workflow.Options{
 		Store: db, Policies: c.Policies, Keys: ring, Methods: methods(reg), Registry: reg,
 		LogSigner: signer, CheckpointFile: c.Log.CheckpointFile, CheckpointEvery: c.Log.CheckpointEvery.Duration(),

@@ -20,6 +20,7 @@ type Metrics struct {
 	tokens   *prometheus.CounterVec
 	steps    *prometheus.HistogramVec
 	heard    *prometheus.CounterVec
+	left     *prometheus.GaugeVec
 }
 
 // NewMetrics returns Metrics that also report backlog, the number of events
@@ -33,7 +34,8 @@ func NewMetrics(backlog func() float64) *Metrics {
 		steps:    prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sealwright_step_seconds", Help: "Time taken by each step of the signing cycle, in seconds.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}, []string{"step"}),
 	}
 	m.heard = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealwright_deliveries_total", Help: "Webhook deliveries, and commands in them, by forge and what became of them."}, []string{"forge", "outcome"})
-	m.registry.MustRegister(m.requests, m.duration, m.tokens, m.steps, m.heard,
+	m.left = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sealwright_forge_requests_left", Help: "Requests that a forge says are left of a limit, as of its last answer."}, []string{"forge", "account", "limit"})
+	m.registry.MustRegister(m.requests, m.duration, m.tokens, m.steps, m.heard, m.left,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sealwright_log_backlog_events", Help: "Events that wait for their place in the audit log."}, backlog),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -67,6 +69,11 @@ func (m *Metrics) Step(step string, took time.Duration) {
 
 // Heard is for workflow.Options.Heard.
 func (m *Metrics) Heard(host, outcome string) { m.heard.WithLabelValues(host, outcome).Inc() }
+
+// Left is for the clients of forges.
+func (m *Metrics) Left(forge, account, limit string, left int64) {
+	m.left.WithLabelValues(forge, account, limit).Set(float64(left))
+}
 
 // Waiting reports, whenever it is scraped, how many Requests wait for people; -1
 // where that is not known.

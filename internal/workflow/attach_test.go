@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sealwright/sealwright/internal/api"
+	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/audit"
 	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/signing"
@@ -145,5 +146,38 @@ func TestRowThatLetsReRunsAttachIsAuthentic(t *testing.T) {
 	j.RunAttempt = "2"
 	if got := s.Post("/v1/requests", e.GitHub(j), "two", testenv.Body("release", a)); got.Status < http.StatusBadRequest {
 		t.Errorf("%d: %s", got.Status, got.Body)
+	}
+}
+
+// TestReRunAttachesToARequestThatWaitsForApproval: people are asked once, what they
+// said before the re-run stands, and the newest attempt is who hears of the end.
+func TestReRunAttachesToARequestThatWaitsForApproval(t *testing.T) {
+	h := newOffice(t, strings.Replace(asking(2), "      ref_protected: true\n", "      ref_protected: true\n      reruns: attach\n", 1))
+	a := h.e.Image(t.Name())
+	first, older, _ := attempt(t, h.s, "1", "one", nil, a)
+	r := h.asked(first.ID)
+	if _, err := h.says(h.ann, approval.VerbApprove, r); err != nil {
+		t.Fatal(err)
+	}
+	again, newer, status := attempt(t, h.s, "2", "two", nil, a)
+	if status != http.StatusOK || again.ID != first.ID || again.State != signing.AwaitingApproval {
+		t.Fatalf("%d: %s is %s", status, again.ID, again.State)
+	}
+	if was, now := h.s.Get("/v1/requests/"+first.ID, older), h.s.Get("/v1/requests/"+first.ID, newer); was.Status != http.StatusNotFound || now.Status != http.StatusOK {
+		t.Errorf("the first attempt reads %d, the second %d", was.Status, now.Status)
+	}
+	h.noKey()
+	// What was asked is what it was: its code still counts, and nobody is asked anew.
+	if got := h.row(first.ID); got.Asking.Round != r.Asking.Round || got.Asking.Comment != r.Asking.Comment {
+		t.Errorf("the question is another one: %+v", got.Asking)
+	}
+	if out, err := h.says(h.bob, approval.VerbApprove, r); err != nil || !out.Tally.Met {
+		t.Fatalf("the last approval: %+v %v", out, err)
+	}
+	if r := finish(t, h.s, first.ID, newer); r.State != signing.Completed || h.e.Signatures(a) != 1 {
+		t.Fatalf("%s: %+v", r.State, r.Failure)
+	}
+	if got := quiet(t, h.e, h.s); h.e.KeyUses() != 1 || got[audit.RequestAttached] != 1 || got[audit.RequestAsked] != 1 || got[audit.RequestApproved] != 2 {
+		t.Errorf("%d key uses, %v", h.e.KeyUses(), got)
 	}
 }

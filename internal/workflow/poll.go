@@ -50,16 +50,22 @@ func (w *Workflow) poll(ctx context.Context, f forge.Forge) {
 		}
 		began := time.Now()
 		err := w.pollOnce(ctx, f, every, seen)
-		pause = max(w.jitter(every)-time.Since(began), 0)
-		var e *signing.Error
-		if errors.As(err, &e) && e.RetryAfter > pause {
-			pause = min(e.RetryAfter, pollPauseMax)
-		}
+		pause = pollPause(w.jitter(every)-time.Since(began), err)
 		if err != nil && ctx.Err() == nil {
 			w.Heard(f.Host(), HeardPollFailed)
 			w.Log.Warn("reading threads that wait", "forge", f.Host(), "error", err)
 		}
 	}
+}
+
+// pollPause is how long a forge is left alone after a round that ended with err: the
+// rest of the round's time, or longer where the forge wants that.
+func pollPause(rest time.Duration, err error) time.Duration {
+	var e *signing.Error
+	if errors.As(err, &e) && e.RetryAfter > rest {
+		return min(e.RetryAfter, pollPauseMax)
+	}
+	return max(rest, 0)
 }
 
 // HeardPollFailed is a round of reading threads that could not be finished, for
@@ -96,6 +102,22 @@ func (w *Workflow) pollOnce(ctx context.Context, f forge.Forge, every time.Durat
 			delete(seen, key)
 		}
 	}
+	return pollRound(ctx, every, threads, func(t waitingThread) error {
+		key := threadKey(t.Thread)
+		since, ok := seen[key]
+		if !ok {
+			since = t.since.Add(-pollSlack)
+		}
+		upTo, err := w.pollThread(ctx, f, t.Thread, since)
+		seen[key] = upTo
+		return err
+	})
+}
+
+// pollRound reads threads one after another, spread over every and never closer
+// together than pollPace. A thread that cannot be read is no end of the round; a
+// limit of the forge as a whole is: the rest would be no better.
+func pollRound(ctx context.Context, every time.Duration, threads []waitingThread, read func(waitingThread) error) error {
 	pace := max(every/time.Duration(len(threads)+1), min(pollPace, every))
 	var failed error
 	for i, t := range threads {
@@ -108,15 +130,9 @@ func (w *Workflow) pollOnce(ctx context.Context, f forge.Forge, every time.Durat
 			case <-timer.C:
 			}
 		}
-		key := threadKey(t.Thread)
-		since, ok := seen[key]
-		if !ok {
-			since = t.since.Add(-pollSlack)
-		}
-		upTo, err := w.pollThread(ctx, f, t.Thread, since)
-		seen[key] = upTo
+		err := read(t)
 		if errors.Is(err, signing.RateLimited) {
-			return err // of the forge as a whole: the rest would be no better
+			return err
 		}
 		failed = errors.Join(failed, err)
 	}

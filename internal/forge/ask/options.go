@@ -3,6 +3,7 @@ package ask
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
@@ -23,6 +24,18 @@ type Options struct {
 	// Root is what attestations are verified against; it takes the place of the
 	// file that forge.Config names.
 	Root root.TrustedMaterial
+	// Left, if set, is told after an answer how many requests the forge says are left
+	// of a limit, for metrics. Its words are few: limits are "core", "graphql", "search"
+	// or "other", accounts come from the configuration or are installations.
+	Left func(forge, account, limit string, left int64)
+}
+
+// Remaining tells o.Left what a header of an answer says. What is no number, or
+// not there, is told to nobody.
+func (o Options) Remaining(forge, account, limit, header string) {
+	if n, err := strconv.ParseInt(header, 10, 64); err == nil && n >= 0 && o.Left != nil {
+		o.Left(forge, account, limit, n)
+	}
 }
 
 // For fills in what is missing for one configured forge. The error is that its

@@ -58,6 +58,7 @@ type Client struct {
 	secrets [][]byte             // of webhooks
 	base    http.RoundTripper    // outbound's
 	cache   *cache
+	options Options
 
 	mu     sync.Mutex
 	places map[string]*place // guarded by mu; by repository id
@@ -104,7 +105,7 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 	}
 	c := &Client{
 		host: cfg.Host, api: api, graphql: graphql, now: o.Now,
-		base: outbound.NewTransport(o.Outbound), cache: newCache(), places: map[string]*place{}, root: o.Root,
+		base: outbound.NewTransport(o.Outbound), cache: newCache(), places: map[string]*place{}, root: o.Root, options: o,
 	}
 	for _, s := range cfg.Webhook.Secrets {
 		secret, err := s.Read(o.Env)
@@ -165,7 +166,7 @@ func (c *Client) newApp(a forge.App, env func(string) (string, bool)) (*app, err
 		}
 		made.only[n] = true
 	}
-	made.jwt = c.wrap(c.signer(made, newLimits(c.now)))
+	made.jwt = c.wrap(c.signer(made, newLimits(c.now), "app "+strconv.FormatInt(id, 10)))
 	return made, nil
 }
 
@@ -187,9 +188,11 @@ func privateKey(text []byte) (*rsa.PrivateKey, error) {
 }
 
 // signer authenticates as the App itself. Each user has one of its own, since
-// ghinstallation writes to it.
-func (c *Client) signer(a *app, l *limits) *ghinstallation.AppsTransport {
-	s := ghinstallation.NewAppsTransportFromPrivateKey(&transport{base: c.base, limits: l}, a.id, a.key)
+// ghinstallation writes to it. account is whose limits are told.
+func (c *Client) signer(a *app, l *limits, account string) *ghinstallation.AppsTransport {
+	s := ghinstallation.NewAppsTransportFromPrivateKey(&transport{base: c.base, limits: l, told: func(limit, header string) {
+		c.options.Remaining(c.host, account, limit, header)
+	}}, a.id, a.key)
 	s.BaseURL = strings.TrimRight(c.api.String(), "/")
 	return s
 }
@@ -210,7 +213,7 @@ func (c *Client) installed(a *app, installation int64) *github.Client {
 	if !ok {
 		shared := newLimits(c.now)
 		auth := &renewing{now: c.now, fresh: func() http.RoundTripper {
-			t := ghinstallation.NewFromAppsTransport(c.signer(a, shared), installation)
+			t := ghinstallation.NewFromAppsTransport(c.signer(a, shared, "installation "+strconv.FormatInt(installation, 10)), installation)
 			t.BaseURL = strings.TrimRight(c.api.String(), "/")
 			return t
 		}}

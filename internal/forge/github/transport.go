@@ -93,6 +93,8 @@ func (l *limits) hold(resource string, wait time.Duration) {
 type transport struct {
 	base   http.RoundTripper
 	limits *limits
+	// told hears what an answer says is left of a limit; nil if nobody asks.
+	told func(limit, header string)
 }
 
 // RoundTrip implements http.RoundTripper. A limited request is a RateLimited error.
@@ -107,6 +109,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	if t.told != nil {
+		t.told(limitOf(resp, resource), resp.Header.Get("X-Ratelimit-Remaining"))
 	}
 	// outbound bounds the body.
 	body, err := io.ReadAll(resp.Body)
@@ -175,6 +180,18 @@ func resourceOf(req *http.Request) string {
 		return "search"
 	}
 	return "core"
+}
+
+// limitOf names the limit that an answer counts for, in few words: those that this
+// service asks by, and "other".
+func limitOf(resp *http.Response, asked string) string {
+	switch r := resp.Header.Get("X-Ratelimit-Resource"); r {
+	case "":
+		return asked
+	case "core", "graphql", "search":
+		return r
+	}
+	return "other"
 }
 
 // makesContent reports whether a request counts as one that makes content. A

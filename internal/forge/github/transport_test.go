@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -256,5 +258,37 @@ func TestAnEmptyAnswerIsNoAnswer(t *testing.T) {
 		f.set("GET "+web, says(body))
 		var r repository
 		wantCode(t, c.get(t.Context(), g, "repos/acme/web", nil, &r, ""), signing.Unavailable)
+	}
+}
+
+func TestWhatIsLeftOfALimitIsToldForEachInstallation(t *testing.T) {
+	told := map[string]int64{}
+	f, c := world(t, func(_ *forge.Config, o *Options) {
+		o.Left = func(forge, account, limit string, left int64) { told[forge+" "+account+" "+limit] = left }
+	})
+	inner := f.answers["GET "+web+"/installation"]
+	f.set("GET "+web+"/installation", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-RateLimit-Remaining", "4999")
+		inner(w, r)
+	})
+	remaining := func(resource, left string) {
+		inner := says(`{"id":1296269,"full_name":"acme/web","default_branch":"main"}`)
+		f.set("GET "+web, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-RateLimit-Resource", resource)
+			w.Header().Set("X-RateLimit-Remaining", left)
+			inner(w, r)
+		})
+		if _, _, _, err := c.repo(t.Context(), standing); err != nil {
+			t.Fatal(err)
+		}
+		c.places = map[string]*place{} // asked again
+	}
+	remaining("core", "4711")
+	remaining("a\nlabel of strangers", "3")
+	remaining("core", "many")
+	remaining("core", "-1")
+	want := map[string]int64{"github.com app 5 core": 4999, "github.com installation 77 core": 4711, "github.com installation 77 other": 3}
+	if d := cmp.Diff(want, told); d != "" {
+		t.Error(d)
 	}
 }

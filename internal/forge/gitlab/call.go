@@ -40,6 +40,8 @@ type transport struct {
 	base http.RoundTripper
 	now  func() time.Time
 	host string
+	// told hears what an answer says is left of a limit; nil if nobody asks.
+	told func(limit, header string)
 
 	mu    sync.Mutex
 	until [2]time.Time // guarded by mu; of reads and writes
@@ -63,6 +65,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	if t.told != nil {
+		t.told("core", resp.Header.Get("RateLimit-Remaining"))
 	}
 	resp.Header.Del("Link") // client-go panics at one that is malformed, and we count pages
 	wait, stop := t.left(resp)

@@ -105,7 +105,7 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 	if c.hooks, err = readHooks(cfg, o.Env); err != nil {
 		return nil, err
 	}
-	for _, t := range cfg.Tokens {
+	for i, t := range cfg.Tokens {
 		secret, err := t.Token.Read(o.Env)
 		if err != nil {
 			return nil, fmt.Errorf("forge %s: access token: %w", cfg.Host, err)
@@ -114,7 +114,9 @@ func New(cfg forge.Config, o Options) (*Client, error) {
 		for _, g := range t.Groups {
 			made.groups = append(made.groups, strings.ToLower(strings.Trim(g, "/")))
 		}
-		limited := &http.Client{Transport: &transport{base: base, now: o.Now, host: cfg.Host}, CheckRedirect: outbound.RefuseRedirects}
+		limited := &http.Client{Transport: &transport{base: base, now: o.Now, host: cfg.Host, told: func(limit, header string) {
+			o.Remaining(cfg.Host, "token "+strconv.Itoa(i+1), limit, header)
+		}}, CheckRedirect: outbound.RefuseRedirects}
 		made.client, err = gitlab.NewClient(string(secret), gitlab.WithBaseURL(api), gitlab.WithHTTPClient(limited),
 			gitlab.WithoutRetries(), gitlab.WithCustomLimiter(unlimited{}), gitlab.WithUserAgent("sealwright"),
 			gitlab.WithURLWarningLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))

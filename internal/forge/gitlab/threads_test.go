@@ -11,6 +11,8 @@ import (
 
 	"github.com/sealwright/sealwright/internal/devworld/lab"
 	"github.com/sealwright/sealwright/internal/forge"
+	"github.com/sealwright/sealwright/internal/forge/gitlab"
+	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -329,4 +331,26 @@ func TestTheLastRequestOfALimitIsFollowedByNone(t *testing.T) {
 	}
 	_, err := w.client.Account(t.Context(), id(w.ada.ID))
 	wantCode(t, err, signing.RateLimited)
+}
+
+func TestWhatIsLeftOfALimitIsToldForEachToken(t *testing.T) {
+	b := build(t)
+	told := map[string]int64{}
+	c, err := gitlab.New(forge.Config{Host: host, API: b.url, Tokens: []forge.Token{{Token: "env:TOKEN"}}}, gitlab.Options{
+		Outbound: outbound.Options{AllowHTTP: true}, Env: b.lookup, Now: b.clock.now,
+		Left: func(forge, account, limit string, left int64) { told[forge+" "+account+" "+limit] = left },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, left := range []string{"599", "many", ""} {
+		b.lab.Heal()
+		b.lab.Fail(lab.Fault{Path: regexp.MustCompile("/users/"), Status: 200, Times: 1, Header: http.Header{"Ratelimit-Remaining": {left}}, Body: `{"id":` + id(b.ada.ID) + `,"username":"ada","state":"active","bot":false}`})
+		if _, err := c.Account(t.Context(), id(b.ada.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(told) != 1 || told[host+" token 1 core"] != 599 {
+		t.Errorf("%v", told)
+	}
 }
