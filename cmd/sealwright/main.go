@@ -39,6 +39,7 @@ Usage:
   sealwright audit verify [flags] DIR   verify an export of the audit log
   sealwright audit show [flags] DIR     print the entries of an export
   sealwright policy COMMAND             check, test and explain signing policies
+  sealwright dct export GUN...          verify and write what is signed in Docker Content Trust
   sealwright login                      log in, for the commands below
   sealwright logout                     forget the login
   sealwright requests [flags]           list requests
@@ -88,6 +89,8 @@ func run(args []string, s streams) int {
 		return runEvidence(args[1:], s)
 	case "policy":
 		return runPolicy(args[1:], s)
+	case "dct":
+		return runDCT(args[1:], s)
 	case "login":
 		return runLogin(args[1:], s)
 	case "logout":

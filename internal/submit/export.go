@@ -20,8 +20,8 @@ const (
 	// MaxExport bounds the tags of one Export: the largest repositories have some
 	// thousand, each with an entry of 300 bytes.
 	MaxExport = 20_000
-	// maxExported bounds the repositories of one, and the roles and keys of each.
-	maxExported = 500
+	// MaxExported bounds the repositories of one, and the roles and keys of each.
+	MaxExported = 500
 )
 
 // Export is what was verified to be signed in Docker Content Trust, as
@@ -38,7 +38,7 @@ type ExportedRepository struct {
 	Repository string `json:"repository"`
 	Server     string `json:"server"`
 	// RootKeys are the ids of the keys of the root, of which Trusted says why they
-	// were believed: "pinned", or "first use".
+	// were believed: "pin", "ca" or "first use".
 	RootKeys []string       `json:"rootKeys"`
 	Trusted  string         `json:"trusted"`
 	Roles    []ExportedRole `json:"roles"`
@@ -59,6 +59,8 @@ type ExportedTag struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
 	Role   string `json:"role"`
+	// Signers are the delegations, below targets, that bind the tag to the same digest.
+	Signers []string `json:"signers"`
 	// SignedBy are the ids of the keys that signed the role.
 	SignedBy []string  `json:"signedBy"`
 	Expires  time.Time `json:"expires"` // of the role
@@ -88,8 +90,8 @@ func parseExport(raw []byte) (Export, error) {
 	if e.Format != ExportFormat || e.Made.IsZero() {
 		return Export{}, unreadable("an export of another form", ExportFormat+", with the time at which it was made", fmt.Sprintf("%.80q, %s", e.Format, e.Made), "make it again, with `sealwright dct export` of this version")
 	}
-	if len(e.Repositories) > maxExported {
-		return Export{}, unreadable("too many repositories", fmt.Sprintf("at most %d", maxExported), fmt.Sprint(len(e.Repositories)))
+	if len(e.Repositories) > MaxExported {
+		return Export{}, unreadable("too many repositories", fmt.Sprintf("at most %d", MaxExported), fmt.Sprint(len(e.Repositories)))
 	}
 	tags := 0
 	for i, r := range e.Repositories {
@@ -107,8 +109,8 @@ func (r ExportedRepository) validate() error {
 	if err := signing.Repository(r.Repository).Validate(); err != nil {
 		return err
 	}
-	if len(r.Roles) > maxExported || len(r.RootKeys) > maxExported {
-		return unreadable("too many roles or keys", fmt.Sprintf("at most %d", maxExported), "more")
+	if len(r.Roles) > MaxExported || len(r.RootKeys) > MaxExported {
+		return unreadable("too many roles or keys", fmt.Sprintf("at most %d", MaxExported), "more")
 	}
 	seen := map[string]bool{}
 	for i, t := range r.Tags {

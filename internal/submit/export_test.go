@@ -21,7 +21,7 @@ func anExport() Export {
 		return ExportedTag{Tag: name, Digest: digest, Size: 1000, Role: role, SignedBy: []string{strings.Repeat("a", 64)}, Expires: made.Add(time.Hour)}
 	}
 	return Export{Format: ExportFormat, Made: made, Repositories: []ExportedRepository{
-		{Repository: "registry.acme.dev/payments/web", Server: "https://notary.acme.dev", Trusted: "pinned", RootKeys: []string{strings.Repeat("b", 64)},
+		{Repository: "registry.acme.dev/payments/web", Server: "https://notary.acme.dev", Trusted: "pin", RootKeys: []string{strings.Repeat("b", 64)},
 			Roles: []ExportedRole{{Name: "targets", Version: 3, Expires: made.Add(time.Hour), Keys: []string{strings.Repeat("c", 64)}}},
 			Tags:  []ExportedTag{tag("v1", pushed1, "targets"), tag("v2", pushed2, "targets"), tag("latest", pushed2, "targets"), tag("v1", pushed1, "targets/releases")}},
 		{Repository: "registry.acme.dev/payments/db", Server: "https://notary.acme.dev", Trusted: "first use", Tags: []ExportedTag{tag("v1", pushed1, "targets")}},
@@ -78,8 +78,8 @@ func TestAnExportThatIsNotWholeIsRefused(t *testing.T) {
 				e.Repositories[1].Tags = append(e.Repositories[1].Tags, ExportedTag{Tag: fmt.Sprint("t", i), Digest: pushed1})
 			}
 		},
-		"too many repositories": func(e *Export) { e.Repositories = make([]ExportedRepository, maxExported+1) },
-		"too many roles":        func(e *Export) { e.Repositories[0].Roles = make([]ExportedRole, maxExported+1) },
+		"too many repositories": func(e *Export) { e.Repositories = make([]ExportedRepository, MaxExported+1) },
+		"too many roles":        func(e *Export) { e.Repositories[0].Roles = make([]ExportedRole, MaxExported+1) },
 	} {
 		e := anExport()
 		change(&e)
