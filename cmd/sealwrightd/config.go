@@ -14,6 +14,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -36,7 +37,9 @@ type Config struct {
 	Log        LogConfig         `yaml:"log"`
 	Issuers    []identity.Issuer `yaml:"issuers"`
 	Registries []registry.Config `yaml:"registries"`
-	Forges     []forge.Config    `yaml:"forges"`
+	// Notaries are the Notary servers of Docker Content Trust.
+	Notaries []dct.Config   `yaml:"notaries"`
+	Forges   []forge.Config `yaml:"forges"`
 	// People are those who have several accounts, or an account and an identity.
 	People []approval.Person `yaml:"people"`
 	// Keys is the path of the keys file, Policies that of the policy folder.
@@ -110,6 +113,7 @@ func load(path string) (*loaded, error) {
 	c.check(func(at, format string, args ...any) { problems = append(problems, doc.Problem(at, format, args...)) })
 	problems = append(problems, doc.Place("issuers", identity.Check(c.Issuers))...)
 	problems = append(problems, doc.Place("registries", registry.Check(c.Registries))...)
+	problems = append(problems, doc.Place("notaries", dct.Check(c.Notaries))...)
 	problems = append(problems, doc.Place("forges", forge.CheckConfig(c.Forges))...)
 	out := &loaded{Config: c}
 	directory, wrong := approval.NewDirectory(c.People, "people")
@@ -126,6 +130,7 @@ func load(path string) (*loaded, error) {
 	}
 	problems = append(problems, key.CheckWanted(out.Keys, wanted(out.Policies))...)
 	problems = append(problems, doc.Place("", unasked(out.Policies, out.Forges))...)
+	problems = append(problems, doc.Place("", unserved(out.Policies, out.Notaries))...)
 	if len(problems) > 0 {
 		return nil, problems
 	}

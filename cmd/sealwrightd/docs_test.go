@@ -24,6 +24,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/policy/policytest"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -65,6 +66,7 @@ var kinds = map[string]func(*testing.T, block){
 	"yaml keys":              checkKeys,
 	"yaml forges":            checkPart,
 	"yaml people":            checkPart,
+	"yaml notaries":          checkPart,
 	"yaml policy":            checkPolicy,
 	"yaml cases":             checkCases,
 	"yaml repository-policy": checkRepositoryPolicy,
@@ -184,12 +186,13 @@ func checkConfig(t *testing.T, b block) {
 	problems = append(problems, doc.Place("issuers", identity.Check(c.Issuers))...)
 	problems = append(problems, doc.Place("registries", registry.Check(c.Registries))...)
 	problems = append(problems, doc.Place("forges", forge.CheckConfig(c.Forges))...)
+	problems = append(problems, doc.Place("notaries", dct.Check(c.Notaries))...)
 	if err := problems.Err(); err != nil {
 		t.Error(err)
 	}
 }
 
-// checkPart checks forges and people, which have nothing else in their block.
+// checkPart checks forges, people and notaries, which have nothing else in their block.
 func checkPart(t *testing.T, b block) {
 	doc, err := config.Parse(b.String(), []byte(b.text))
 	if err != nil {
@@ -200,7 +203,8 @@ func checkPart(t *testing.T, b block) {
 		t.Fatal(err)
 	}
 	_, problems := approval.NewDirectory(c.People, "people")
-	if problems = append(problems, forge.CheckConfig(c.Forges)...); len(problems) > 0 || len(c.Forges)+len(c.People) == 0 {
+	problems = append(problems, dct.Check(c.Notaries)...)
+	if problems = append(problems, forge.CheckConfig(c.Forges)...); len(problems) > 0 || len(c.Forges)+len(c.People)+len(c.Notaries) == 0 {
 		t.Error(problems)
 	}
 }

@@ -46,7 +46,11 @@ func tryOpen(ctx context.Context, c *loaded) error {
 	if err != nil {
 		return err
 	}
-	return checkSteps(c.Policies, ring, methods(reg))
+	known, err := methods(c, reg, nil)
+	if err != nil {
+		return err
+	}
+	return checkSteps(c.Policies, ring, known)
 }
 
 func openRing(ctx context.Context, path string) (*loaded, *key.Ring, error) {

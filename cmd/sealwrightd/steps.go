@@ -6,6 +6,7 @@ import (
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -28,6 +29,20 @@ func checkSteps(set *policy.Set, ring *key.Ring, methods map[string]method.Metho
 		}
 	}
 	return problems.Err()
+}
+
+// unserved returns a problem if a policy signs for Docker Content Trust and there is
+// no server for it: each of its requests would fail.
+func unserved(set *policy.Set, rows []dct.Config) config.Problems {
+	var ps config.Problems
+	for _, p := range set.Policies() {
+		for _, s := range p.Steps() {
+			if s.Method == dct.Name && len(rows) == 0 {
+				ps.Add("notaries", "lists no server, and the policy %s of project %s signs with dct", p.Name(), p.Project())
+			}
+		}
+	}
+	return ps
 }
 
 // inOneLine returns an error with what it expected, found and proposes.

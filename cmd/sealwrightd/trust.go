@@ -49,7 +49,10 @@ func cmdKeysTrust(ctx context.Context, args []string, out, errs io.Writer) error
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return err
 	}
-	known := methods(reg)
+	known, err := methods(c, reg, nil)
+	if err != nil {
+		return err
+	}
 	for _, k := range c.Keys {
 		for _, name := range k.Methods {
 			m, built := known[name]

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
@@ -28,12 +30,18 @@ import (
 	"github.com/sealwright/sealwright/internal/workflow"
 )
 
-// methods lists the signing methods of this program by name.
-func methods(reg *registry.Client) map[string]method.Method {
+// methods lists the signing methods of this program by name. memory is nil where
+// nothing is signed.
+func methods(c *loaded, reg *registry.Client, memory dct.Memory) (map[string]method.Method, error) {
+	notaries, err := dct.Open(c.Notaries, dct.Options{Memory: memory})
+	if err != nil {
+		return nil, err
+	}
 	return map[string]method.Method{
 		cosign.Name:   cosign.New(reg),
 		notation.Name: notation.New(reg),
-	}
+		dct.Name:      dct.New(notaries),
+	}, nil
 }
 
 // service is the assembled service. close releases what it holds.
@@ -71,11 +79,15 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	known, err := methods(c, reg, nil)
+	if err != nil {
+		return nil, err
+	}
 	steps := func(set *policy.Set) error {
-		if err := checkSteps(set, ring, methods(reg)); err != nil {
+		if err := checkSteps(set, ring, known); err != nil {
 			return err
 		}
-		return unasked(set, c.Forges).Err()
+		return errors.Join(unasked(set, c.Forges).Err(), unserved(set, c.Notaries).Err())
 	}
 	if err := steps(c.Policies); err != nil {
 		return nil, err
@@ -84,9 +96,13 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
+	signers, err := methods(c, reg, db.Trust())
+	if err != nil {
+		return nil, fmt.Errorf("%w (closing: %v)", err, db.Close())
+	}
 	s.store, s.steps = db, steps
 	s.workflow, err = workflow.New(workflow.Options{
-		Store: db, Policies: c.Policies, Keys: ring, Methods: methods(reg), Registry: reg,
+		Store: db, Policies: c.Policies, Keys: ring, Methods: signers, Registry: reg,
 		LogSigner: signer, CheckpointFile: c.Log.CheckpointFile, CheckpointEvery: c.Log.CheckpointEvery.Duration(),
 		Now: time.Now, Rand: rand.Reader, Log: log, Owner: owner(), Version: version(), Workers: c.Workers, Steps: metrics.Step,
 		Forges: forges, ForgePoll: polls(c.Forges), Directory: c.People, Heard: metrics.Heard,

@@ -219,7 +219,7 @@ func (p rules) unavailable() []unavailable {
 	add("publish", p.Publish)
 	for i, s := range p.Sign {
 		path := config.Index("sign", i)
-		if s.Method != methodCosign && s.Method != methodNotation {
+		if !slices.Contains(built(), s.Method) {
 			out = append(out, unavailable{Path: path + ".method", Word: "method: " + s.Method})
 		}
 		add(path+".publish", s.Publish)

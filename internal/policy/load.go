@@ -39,6 +39,7 @@ const (
 
 	methodCosign   = "cosign"
 	methodNotation = "notation"
+	methodDCT      = "dct"
 	maxOption      = 4096
 
 	formatLegacy = "legacy"
@@ -52,8 +53,10 @@ var rerunsWords = []string{rerunsDeny, rerunsAttach, rerunsAllow}
 // cosignFormats are the words of `formats`, in the order in which they are signed.
 var cosignFormats = []string{formatLegacy, formatBundle}
 
-// methods are the words of `method`. The last two are not available yet.
-func methods() []string { return []string{methodCosign, methodNotation, "dct", "simple"} }
+// methods are the words of `method`, and built those that this version can sign with.
+func methods() []string { return append(built(), "simple") }
+
+func built() []string { return []string{methodCosign, methodNotation, methodDCT} }
 
 // Events that may be listed. Everything else is refused when the file is read,
 // so that no policy can trust what its author did not know about.
