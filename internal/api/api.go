@@ -55,12 +55,25 @@ var (
 // SubmitRequest asks for signatures on artifacts under one signing policy.
 type SubmitRequest struct {
 	Policy    string        `json:"policy"`
-	Artifacts []ArtifactRef `json:"artifacts"`
+	Artifacts []ArtifactRef `json:"artifacts,omitempty"`
+	// Untrust lists tags, REPOSITORY:TAG, whose trust is to be withdrawn.
+	Untrust []string `json:"untrust,omitempty"`
 	// DeadlineSeconds is how long the request may wait for approvals and
 	// outside parties; 0 is the service's default.
 	DeadlineSeconds int64 `json:"deadlineSeconds,omitempty"`
 	// Publish is "service" (the default) or "client": who writes the signatures.
 	Publish string `json:"publish,omitempty"`
+}
+
+// Untrusted returns the tags to untrust as domain values; they are valid if the
+// SubmitRequest is.
+func (r SubmitRequest) Untrusted() []signing.Artifact {
+	var out []signing.Artifact
+	for _, s := range r.Untrust {
+		a, _ := signing.ParseReference(s) // Validate has seen it
+		out = append(out, a)
+	}
+	return out
 }
 
 // PublishService and PublishClient are the values of SubmitRequest.Publish.
@@ -78,10 +91,11 @@ func (r SubmitRequest) Publisher() signing.Publisher {
 }
 
 // ArtifactRef names an artifact by digest. Tag, if set, is signed along with
-// it; it never stands for the digest.
+// it; it never stands for the digest. In answers it may name a repository, or a tag
+// to untrust, without a digest.
 type ArtifactRef struct {
 	Repository string `json:"repository"`
-	Digest     string `json:"digest"`
+	Digest     string `json:"digest,omitempty"`
 	Tag        string `json:"tag,omitempty"`
 	// ResolvedFrom is the tag that the client resolved to get the digest; a
 	// client that was told the digest leaves it out.
@@ -123,6 +137,9 @@ func (r SubmitRequest) canonical() SubmitRequest {
 			ResolvedFrom: strings.TrimSpace(a.ResolvedFrom),
 		})
 	}
+	for _, s := range r.Untrust {
+		out.Untrust = append(out.Untrust, strings.TrimSpace(s))
+	}
 	return out
 }
 
@@ -145,8 +162,8 @@ func (r SubmitRequest) Validate() error {
 	if !r.Publisher().Valid() {
 		return &signing.Error{Code: signing.Invalid, Message: "`publish` names nobody who could publish", Expected: PublishService + " or " + PublishClient, Found: quote(r.Publish)}
 	}
-	if n := len(r.Artifacts); n == 0 || n > signing.MaxArtifacts {
-		return &signing.Error{Code: signing.Invalid, Message: "wrong number of artifacts", Expected: fmt.Sprintf("1 to %d", signing.MaxArtifacts), Found: fmt.Sprint(n), Fix: "split the submission, or list what is to be signed in `artifacts`"}
+	if n := len(r.Artifacts) + len(r.Untrust); n == 0 || n > signing.MaxArtifacts {
+		return &signing.Error{Code: signing.Invalid, Message: "wrong number of artifacts", Expected: fmt.Sprintf("1 to %d, with the tags in `untrust`", signing.MaxArtifacts), Found: fmt.Sprint(n), Fix: "split the submission, or list what is to be signed in `artifacts`"}
 	}
 	if most := int64(MaxDeadline / time.Second); r.DeadlineSeconds < 0 || r.DeadlineSeconds > most {
 		return &signing.Error{Code: signing.Invalid, Message: "`deadlineSeconds` is out of bounds", Expected: fmt.Sprintf("0 (the default) to %d", most), Found: fmt.Sprint(r.DeadlineSeconds)}
@@ -162,7 +179,20 @@ func (r SubmitRequest) Validate() error {
 		}
 		seen[a] = i
 	}
-	return nil
+	artifacts := make([]signing.Artifact, 0, len(r.Artifacts))
+	for _, a := range r.Artifacts {
+		artifacts = append(artifacts, a.Artifact())
+	}
+	for i, s := range r.Untrust {
+		a, err := signing.ParseReference(s)
+		if err == nil {
+			err = a.ValidateUntrust()
+		}
+		if err != nil {
+			return inField(fmt.Sprintf("untrust[%d]", i), err)
+		}
+	}
+	return signing.CheckTags(artifacts, r.Untrusted())
 }
 
 func validateRef(a ArtifactRef) error {
@@ -206,6 +236,7 @@ type Request struct {
 	Policy          string               `json:"policy"`
 	Publish         string               `json:"publish,omitempty"` // "client", or not there
 	Artifacts       []Artifact           `json:"artifacts"`
+	Untrust         []string             `json:"untrust,omitempty"` // REPOSITORY:TAG
 	Origin          Origin               `json:"origin"`
 	Decision        *Decision            `json:"decision,omitempty"`
 	Approval        *Approval            `json:"approval,omitempty"`
@@ -235,9 +266,10 @@ type Summary struct {
 	State   signing.RequestState `json:"state"`
 	Project string               `json:"project,omitempty"`
 	Policy  string               `json:"policy"`
-	// Artifact is the first of the Artifacts, or the one that was searched for.
+	// Artifact is the first of the Artifacts, or the one that was searched for; of a
+	// request that only withdraws trust, the first tag, without a digest.
 	Artifact  ArtifactRef `json:"artifact"`
-	Artifacts int         `json:"artifacts"`
+	Artifacts int         `json:"artifacts"` // how many there are, with tags to untrust
 	Origin    Origin      `json:"origin"`
 	Failure   *Failure    `json:"failure,omitempty"`
 	Submitted time.Time   `json:"submitted"`
@@ -283,8 +315,15 @@ type Decision struct {
 
 // Task is the work for one signature.
 type Task struct {
-	ID       string      `json:"id"`
+	ID string `json:"id"`
+	// Artifact has the repository alone where Part is set.
 	Artifact ArtifactRef `json:"artifact"`
+	// Part is what of the repository is signed by a method that signs its tags
+	// together, "targets/releases"; Changes is what is asked of them, and Differences
+	// how what is signed differs from what was published.
+	Part        string               `json:"part,omitempty"`
+	Changes     []signing.Change     `json:"changes,omitempty"`
+	Differences []signing.Difference `json:"differences,omitempty"`
 	// Below says that the artifact is a manifest below an index that was
 	// submitted, signed because a step is recursive.
 	Below  bool   `json:"below,omitempty"`

@@ -22,6 +22,9 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 	for _, a := range r.Artifacts {
 		out.Artifacts = append(out.Artifacts, Artifact{Repository: string(a.Repository), Digest: string(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})
 	}
+	for _, a := range r.Untrust {
+		out.Untrust = append(out.Untrust, a.String())
+	}
 	if d := r.Decision; d != nil {
 		out.Decision = &Decision{Effect: d.Effect, Reasons: d.Reasons, BasisDigest: string(d.BasisDigest), At: d.At}
 	}
@@ -33,10 +36,14 @@ func FromRequest(r signing.Request, tasks []signing.Task, checkpoint string) Req
 	}
 	for _, t := range tasks {
 		ref := refOf(t.Artifact)
-		out.Tasks = append(out.Tasks, Task{
-			ID: t.ID, Artifact: ref, Below: below[ref], Method: t.Step.Method, Format: t.Step.Options[optionFormat], Key: t.Step.Key,
+		one := Task{
+			ID: t.ID, Artifact: ref, Part: t.Part, Changes: t.Changes, Below: below[ref], Method: t.Step.Method, Format: t.Step.Options[optionFormat], Key: t.Step.Key,
 			State: t.State, Recognised: t.Recognised, Locations: t.Locations, Failure: fromError(t.Failure),
-		})
+		}
+		if t.Intent != nil {
+			one.Differences = t.Intent.Differences
+		}
+		out.Tasks = append(out.Tasks, one)
 	}
 	return out
 }
@@ -72,11 +79,11 @@ func FromApproval(r signing.Request, t signing.Tally, code string) *Approval {
 // searched for.
 func Summarize(r signing.Request, digest signing.Digest) Summary {
 	out := Summary{
-		ID: r.ID, State: r.State, Project: r.Project, Policy: r.Policy, Artifacts: len(r.Artifacts), Origin: fromOrigin(r.Origin),
+		ID: r.ID, State: r.State, Project: r.Project, Policy: r.Policy, Artifacts: len(r.Artifacts) + len(r.Untrust), Origin: fromOrigin(r.Origin),
 		Failure: fromError(r.Failure), Submitted: r.Submitted, Deadline: r.Deadline, Ended: r.Ended,
 	}
-	for i, a := range r.Artifacts {
-		if i == 0 || a.Digest == digest {
+	for i, a := range slices.Concat(r.Artifacts, r.Untrust) {
+		if i == 0 || digest != "" && a.Digest == digest {
 			out.Artifact = refOf(a)
 		}
 	}
@@ -94,15 +101,19 @@ func (r Request) Domain() (signing.Request, []signing.Task) {
 	for _, a := range r.Artifacts {
 		out.Artifacts = append(out.Artifacts, signing.Artifact{Repository: signing.Repository(a.Repository), Digest: signing.Digest(a.Digest), Tag: a.Tag, MediaType: a.MediaType, Size: a.Size})
 	}
+	out.Untrust = SubmitRequest{Untrust: r.Untrust}.Untrusted()
 	if d := r.Decision; d != nil {
 		out.Decision = &signing.Decision{Effect: d.Effect, Reasons: d.Reasons, BasisDigest: signing.Digest(d.BasisDigest), At: d.At}
 	}
 	var tasks []signing.Task
 	for _, t := range r.Tasks {
 		one := signing.Task{
-			ID: t.ID, RequestID: r.ID, State: t.State, Artifact: t.Artifact.Artifact(),
+			ID: t.ID, RequestID: r.ID, State: t.State, Artifact: t.Artifact.Artifact(), Part: t.Part, Changes: t.Changes,
 			Step:       signing.Step{Method: t.Method, Key: t.Key, Recursive: t.Below},
 			Recognised: t.Recognised, Locations: t.Locations, Failure: t.Failure.Err(),
+		}
+		if len(t.Differences) > 0 {
+			one.Intent = &signing.Intent{Differences: t.Differences}
 		}
 		if t.Format != "" {
 			one.Step.Options = map[string]string{optionFormat: t.Format}

@@ -28,7 +28,7 @@ func (s *Server) submit(c echo.Context, who caller) error {
 	if err != nil {
 		return s.refuseToken(c, who, err)
 	}
-	sub := workflow.Submission{Policy: body.Policy, IdempotencyKey: key, Deadline: time.Duration(body.DeadlineSeconds) * time.Second, Publish: body.Publisher()}
+	sub := workflow.Submission{Policy: body.Policy, IdempotencyKey: key, Deadline: time.Duration(body.DeadlineSeconds) * time.Second, Publish: body.Publisher(), Untrust: body.Untrusted()}
 	for _, a := range body.Artifacts {
 		sub.Artifacts = append(sub.Artifacts, a.Artifact())
 	}

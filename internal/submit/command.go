@@ -82,7 +82,8 @@ func flags() [][3]string {
 		{"digests-file", "FILE", "buildx or bake metadata, an export, or REPOSITORY@sha256:... lines"},
 		{"metadata", "JSON", "the same as text: output metadata of docker/build-push-action or bake-action"},
 		{"tags-after", "LIST", "tags to be moved to the images once their signatures are there"},
-		{"sign-tag", "LIST", "tags to be signed along with every image; none is implied"},
+		{"sign-tag", "LIST", "tags to be signed along with every image, or as REPOSITORY:TAG[@DIGEST]; none is implied"},
+		{"untrust", "LIST", "tags, REPOSITORY:TAG, whose trust is withdrawn (Docker Content Trust)"},
 		{"audience", "AUD", "audience of the token (default: the server's address)"},
 		{"publish", "WHO", "who writes the signatures: service (default), or client, this step"},
 		{"wait", "BOOL", "wait for the signatures (default: true; --wait=false does not)"},
@@ -196,7 +197,7 @@ func (v settings) get(name string) string { return strings.TrimSpace(*v[name]) }
 func (v settings) options(p Process, env *ci.Environment, args []string) (Options, error) {
 	o := Options{
 		CI: env, Server: v.get("server"), Audience: v.get("audience"), Policy: v.get("policy"),
-		Images: append(Split(v.get("images")), args...), SignTags: Split(v.get("sign-tag")), TagsAfter: Split(v.get("tags-after")),
+		Images: append(Split(v.get("images")), args...), SignTags: Split(v.get("sign-tag")), Untrust: Split(v.get("untrust")), TagsAfter: Split(v.get("tags-after")),
 		IdempotencyKey: v.get("idempotency-key"), ResultFile: v.get("result-file"),
 		TTY: p.TTY, Agent: "sealwright-ci/" + p.Version, Transport: p.Transport,
 		Now: p.Now, Sleep: p.Sleep,

@@ -52,27 +52,13 @@ func noImages() error {
 	return &signing.Error{Code: signing.Invalid, Message: "no images", Expected: "`images` with at least one REPOSITORY@DIGEST, or `digests-file`", Found: "an empty list", Fix: "set `images`; if it comes from an earlier step, check the name of that step's output"}
 }
 
-func parseTags(list []string) ([]string, error) {
-	for _, t := range list {
-		if err := signing.ValidateTag(t); err != nil {
-			e := signing.Public(err)
-			e.Message = "`sign-tag`: " + e.Message
-			return nil, e
-		}
-	}
-	return list, nil
-}
-
 // artifacts returns every image with every tag to be signed along, in order and
 // without repetition: two tags may name one digest.
-func artifacts(images []image, tags []string) []api.ArtifactRef {
-	if len(tags) == 0 {
-		tags = []string{""}
-	}
+func artifacts(images []image, tags []signTag) []api.ArtifactRef {
 	var out []api.ArtifactRef
 	seen := map[api.ArtifactRef]int{}
 	for _, i := range images {
-		for _, t := range tags {
+		for _, t := range tagsOf(i, tags) {
 			a := api.ArtifactRef{Repository: string(i.repository), Digest: string(i.digest), Tag: t}
 			n, twice := seen[a]
 			if !twice {
@@ -90,7 +76,7 @@ func artifacts(images []image, tags []string) []api.ArtifactRef {
 
 // placeholders is artifacts with stand-ins for digests that are not known yet,
 // so that everything else can be checked before the network is used.
-func placeholders(images []image, tags []string) []api.ArtifactRef {
+func placeholders(images []image, tags []signTag) []api.ArtifactRef {
 	known := make([]image, len(images))
 	for n, i := range images {
 		if i.digest == "" {

@@ -237,7 +237,7 @@ func (s *step) showRefusal(heading string, e *signing.Error, reasons *signing.Re
 	for _, t := range s.request.Tasks {
 		if t.State == signing.TaskFailed && t.Failure != nil {
 			f := cleanError(*t.Failure.Err())
-			text := fmt.Sprintf("%s (%s, key %s): %s\n%s", ci.Clean(t.Artifact.Artifact().String()), ci.Clean(t.Method), ci.Clean(t.Key), f.Message, details(&f))
+			text := fmt.Sprintf("%s (%s, key %s): %s\n%s", ci.Clean(subject(t)), ci.Clean(t.Method), ci.Clean(t.Key), f.Message, details(&f))
 			s.CI.Print(text)
 			note += text
 		}
@@ -296,7 +296,10 @@ func (s *step) showSignatures() {
 		case t.Recognised:
 			verb = "already signed"
 		}
-		s.CI.Print(fmt.Sprintf("%s %s (%s, key %s)\n", verb, ci.Clean(t.Artifact.Artifact().String()), ci.Clean(t.Method), ci.Clean(t.Key)))
+		s.CI.Print(fmt.Sprintf("%s %s (%s, key %s)\n", verb, ci.Clean(subject(t)), ci.Clean(t.Method), ci.Clean(t.Key)))
+		for _, d := range t.Differences {
+			s.CI.Print("  " + ci.Clean(view.Difference(d)) + "\n")
+		}
 		for _, l := range t.Locations {
 			s.CI.Print("  " + ci.Clean(l.URI) + "\n")
 		}
@@ -352,13 +355,32 @@ func (s *step) requestMarkdown() string {
 // signature is one element of the output `signatures`.
 type signature struct {
 	api.ArtifactRef
-	Below      bool               `json:"below,omitempty"`
-	Method     string             `json:"method"`
-	Format     string             `json:"format,omitempty"`
-	Key        string             `json:"key"`
-	State      signing.TaskState  `json:"state"`
-	Recognised bool               `json:"recognised,omitempty"`
-	Locations  []signing.Location `json:"locations,omitempty"`
+	Part        string               `json:"part,omitempty"`
+	Differences []signing.Difference `json:"differences,omitempty"`
+	Below       bool                 `json:"below,omitempty"`
+	Method      string               `json:"method"`
+	Format      string               `json:"format,omitempty"`
+	Key         string               `json:"key"`
+	State       signing.TaskState    `json:"state"`
+	Recognised  bool                 `json:"recognised,omitempty"`
+	Locations   []signing.Location   `json:"locations,omitempty"`
+}
+
+// subject names what a task is about.
+func subject(t api.Task) string {
+	if t.Part == "" {
+		return t.Artifact.Artifact().String()
+	}
+	return fmt.Sprintf("%s of %s in %s", count(len(t.Changes), "tag"), t.Artifact.Repository, t.Part)
+}
+
+// asked says how much a submission asks for.
+func asked(body api.SubmitRequest) string {
+	text := count(len(body.Artifacts), "artifact")
+	if n := len(body.Untrust); n > 0 {
+		text += " and " + count(n, "tag") + " to untrust"
+	}
+	return text
 }
 
 // writeOutputs writes what later steps read. It also does so for a request that
@@ -376,7 +398,7 @@ func (s *step) writeOutputs() error {
 		}
 	}
 	for _, t := range s.request.Tasks {
-		signatures = append(signatures, signature{t.Artifact, t.Below, t.Method, t.Format, t.Key, t.State, t.Recognised, t.Locations})
+		signatures = append(signatures, signature{t.Artifact, t.Part, t.Differences, t.Below, t.Method, t.Format, t.Key, t.State, t.Recognised, t.Locations})
 	}
 	d, err := json.Marshal(digests)
 	if err != nil {

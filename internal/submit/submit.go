@@ -66,8 +66,11 @@ type Options struct {
 	// TagsAfter are moved to the images when all signatures are there: TAG, or
 	// REPOSITORY:TAG.
 	TagsAfter []string
-	// SignTags are signed along with every image; a tag in Images never is.
-	SignTags       []string
+	// SignTags are signed along with every image, as TAG, or with some, as
+	// REPOSITORY:TAG and REPOSITORY:TAG@DIGEST; a tag in Images never is.
+	SignTags []string
+	// Untrust are tags, REPOSITORY:TAG, whose trust is to be withdrawn.
+	Untrust        []string
 	IdempotencyKey string        // "" is made of run, job and body
 	Deadline       time.Duration // of the request at the service; 0 is its default
 	Timeout        time.Duration // of this step; 0 is DefaultTimeout
@@ -183,7 +186,7 @@ func (s *step) run(ctx context.Context) error {
 		return usageError{err}
 	}
 	// What can be known to be wrong without a network is said before using one.
-	probe := api.SubmitRequest{Policy: s.Policy, Publish: string(s.Publish), DeadlineSeconds: int64(s.Deadline / time.Second), Artifacts: placeholders(images, tags)}
+	probe := api.SubmitRequest{Policy: s.Policy, Publish: string(s.Publish), DeadlineSeconds: int64(s.Deadline / time.Second), Artifacts: placeholders(images, tags), Untrust: s.Untrust}
 	if err := probe.Validate(); err != nil {
 		return usageError{err}
 	}
@@ -202,7 +205,7 @@ func (s *step) run(ctx context.Context) error {
 	if err != nil {
 		return localError{err}
 	}
-	s.body = api.SubmitRequest{Policy: probe.Policy, Publish: probe.Publish, DeadlineSeconds: probe.DeadlineSeconds, Artifacts: artifacts(images, tags)}
+	s.body = api.SubmitRequest{Policy: probe.Policy, Publish: probe.Publish, DeadlineSeconds: probe.DeadlineSeconds, Artifacts: artifacts(images, tags), Untrust: s.Untrust}
 	if s.IdempotencyKey == "" {
 		digest, err := s.body.Digest()
 		if err != nil {
@@ -227,7 +230,7 @@ func (s *step) run(ctx context.Context) error {
 }
 
 // inputs reads what needs no network.
-func (s *step) inputs() (images []image, tags []string, err error) {
+func (s *step) inputs() (images []image, tags []signTag, err error) {
 	if len(s.Pushed) > 0 {
 		var quiet []string
 		if images, quiet, err = parseDigests(s.Pushed); err != nil {
@@ -241,10 +244,13 @@ func (s *step) inputs() (images []image, tags []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if images = append(images, more...); len(images) == 0 {
+	if images = append(images, more...); len(images) == 0 && len(s.Untrust) == 0 {
 		return nil, nil, noImages()
 	}
-	if tags, err = parseTags(s.SignTags); err != nil {
+	if s.Untrust, err = parseUntrust(s.Untrust); err != nil {
+		return nil, nil, err
+	}
+	if tags, err = parseTags(s.SignTags, images); err != nil {
 		return nil, nil, err
 	}
 	if s.moves, err = parseTagsAfter(s.TagsAfter, images, tags); err != nil {
@@ -252,6 +258,9 @@ func (s *step) inputs() (images []image, tags []string, err error) {
 	}
 	if s.NoWait && len(s.moves) > 0 {
 		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`tags-after` needs the signatures, and this step does not wait for them", Expected: "`wait: true` with `tags-after`", Found: "`wait: false`", Fix: "wait, or move the tags in a step that does"}
+	}
+	if s.Publish == signing.ByClient && len(s.Untrust) > 0 {
+		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`untrust` is work of the service, and this step publishes", Expected: "`publish: service` with `untrust`", Found: "`publish: client`", Fix: "let the service publish"}
 	}
 	if s.NoWait && s.Publish == signing.ByClient {
 		return nil, nil, &signing.Error{Code: signing.Invalid, Message: "`publish: client` needs this step to wait: it publishes", Expected: "`wait: true` with `publish: client`", Found: "`wait: false`", Fix: "wait, or let the service publish"}
@@ -283,13 +292,15 @@ func (s *step) outcome() error {
 // checkCompleted holds the service's answer against what was submitted: every
 // artifact must have a signature with a place where it can be found.
 func checkCompleted(body api.SubmitRequest, r api.Request, publish signing.Publisher) error {
-	done := map[api.ArtifactRef]bool{}
 	for _, t := range r.Tasks {
-		switch {
-		case (t.State == signing.Published || t.State == signing.Delivered && publish == signing.ByClient) && len(t.Locations) > 0:
-			done[t.Artifact] = true
-		default:
+		if (t.State != signing.Published && (t.State != signing.Delivered || publish != signing.ByClient)) || len(t.Locations) == 0 {
 			return mismatchError{&signing.Error{Code: signing.Internal, Message: "the service says completed, but task " + ci.Clean(t.ID) + " is not", Expected: "published, with a location", Found: string(t.State), Fix: "do not ship these images; report this to the operator of the service"}}
+		}
+	}
+	done, untrusted := covered(r.Tasks)
+	for _, name := range body.Untrust {
+		if !untrusted[name] {
+			return mismatchError{&signing.Error{Code: signing.Internal, Message: "the service says completed, but did not withdraw the trust in a tag", Expected: name, Found: fmt.Sprintf("%d others", len(untrusted)), Fix: "report this to the operator of the service"}}
 		}
 	}
 	for _, a := range body.Artifacts {

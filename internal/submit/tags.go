@@ -33,7 +33,7 @@ func (m tagMove) name() string { return string(m.repository) + ":" + m.tag }
 
 // parseTagsAfter reads TAG, which is moved in the repository of every image, and
 // REPOSITORY:TAG, as docker/metadata-action puts them out.
-func parseTagsAfter(list []string, images []image, signTags []string) ([]tagMove, error) {
+func parseTagsAfter(list []string, images []image, signTags []signTag) ([]tagMove, error) {
 	var out []tagMove
 	for _, entry := range list {
 		repository, tag := signing.Repository(""), entry
@@ -49,7 +49,9 @@ func parseTagsAfter(list []string, images []image, signTags []string) ([]tagMove
 		} else if err := signing.ValidateTag(tag); err != nil {
 			return nil, inTagsAfter(err)
 		}
-		if slices.Contains(signTags, tag) {
+		if slices.ContainsFunc(signTags, func(t signTag) bool {
+			return t.tag == tag && (repository == "" || t.repository == "" || t.repository == repository)
+		}) {
 			return nil, &signing.Error{Code: signing.Invalid, Message: "`tags-after`: the tag is in `sign-tag` too", Expected: "a tag that is signed along, or one that is moved afterwards", Found: tag, Fix: "the service resolves a tag to be signed before it uses the key, so it must be there before: take it out of one of the two"}
 		}
 		known := false
@@ -75,11 +77,7 @@ func parseTagsAfter(list []string, images []image, signTags []string) ([]tagMove
 	return out, nil
 }
 
-func inTagsAfter(err error) error {
-	e := signing.Public(err)
-	e.Message = "`tags-after`: " + e.Message
-	return e
-}
+func inTagsAfter(err error) error { return inInput("tags-after", err) }
 
 // aim gives every move the digest of the one image in its repository.
 func aim(moves []tagMove, images []image) error {

@@ -47,7 +47,7 @@ func (s *step) submit(ctx context.Context) error {
 				s.id = r.ID
 			}
 			s.progress.end()
-			s.CI.Print(fmt.Sprintf("request %s: %s, policy %s\n", r.ID, count(len(s.body.Artifacts), "artifact"), s.body.Policy))
+			s.CI.Print(fmt.Sprintf("request %s: %s, policy %s\n", r.ID, asked(s.body), s.body.Policy))
 			s.progress.show(r)
 			return nil
 		}

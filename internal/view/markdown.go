@@ -153,7 +153,15 @@ func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 			for _, l := range t.Locations {
 				where = append(where, cell(l.URI))
 			}
-			row(cell(t.Artifact.String()), t, strings.Join(where, "<br>"))
+			image := cell(subject(t))
+			lines := differences(t)
+			for _, line := range lines[:min(len(lines), maxImages)] {
+				image += "<br>" + cell(line)
+			}
+			if n := len(lines) - maxImages; n > 0 {
+				image += "<br>" + fmt.Sprintf("and %d more", n)
+			}
+			row(image, t, strings.Join(where, "<br>"))
 		}
 		for _, p := range parts {
 			row("+ "+plural(p.n, "manifest", "manifests")+" below, in "+cell(string(p.task.Artifact.Repository)), p.task, "")
@@ -161,7 +169,7 @@ func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 		if n > maxRows {
 			fmt.Fprintf(b, "\nand %d more.\n", n-maxRows)
 		}
-	case len(r.Artifacts) > 0:
+	case len(r.Artifacts)+len(r.Untrust) > 0:
 		b.WriteString("\nImages:\n\n")
 		for _, a := range r.Artifacts[:min(len(r.Artifacts), maxRows)] {
 			fmt.Fprintf(b, "- %s\n", code(a.String()))
@@ -169,6 +177,7 @@ func images(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 		if len(r.Artifacts) > maxRows {
 			fmt.Fprintf(b, "- and %d more\n", len(r.Artifacts)-maxRows)
 		}
+		untrusted(b, r, maxRows)
 	}
 }
 

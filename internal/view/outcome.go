@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -124,16 +125,19 @@ func signatures(b *strings.Builder, q Asked, room limits) {
 			parts = counted(parts, t)
 			continue
 		}
-		id := t.Artifact.String()
+		id := subject(t)
 		if heads[id] == "" {
 			order = append(order, id)
-			heads[id] = "- " + code(string(t.Artifact.Repository)) + "\\\n  " + code(string(t.Artifact.Digest))
+			heads[id] = "- " + code(string(t.Artifact.Repository)) + "\\\n  " + code(cmp.Or(string(t.Artifact.Digest), t.Part))
 			if t.Artifact.Tag != "" {
 				heads[id] += "\\\n  signed tag " + code(t.Artifact.Tag)
 			}
 			heads[id] += "\n"
 		}
 		rows[id] = append(rows[id], fmt.Sprintf("  - %s, %s: **%s**\n", escape(clipped(method(t.Step), maxName)), name(t.Step.Key), clippedResult(t)))
+		for _, line := range differences(t) {
+			rows[id] = append(rows[id], "    - "+code(line)+"\n")
+		}
 		for _, l := range t.Locations {
 			where = append(where, "- "+code(l.URI)+"\n")
 		}
@@ -176,7 +180,7 @@ func clippedResult(t signing.Task) string {
 // strangers.
 func headline(q Asked) string {
 	r := q.Request
-	images := plural(len(r.Artifacts), "image", "images")
+	images := things(r)
 	if q.Superseded != "" {
 		return "superseded: " + images + " not signed"
 	}
@@ -188,6 +192,9 @@ func headline(q Asked) string {
 		}
 		return fmt.Sprintf("waiting for approval of %s: %d of %d", images, have, need)
 	case signing.Completed:
+		if len(r.Untrust) > 0 {
+			return "done: " + asksFor(r)
+		}
 		return "signed " + images
 	case signing.RequestDenied:
 		if q.Tally.Denied != nil {

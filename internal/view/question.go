@@ -60,7 +60,7 @@ func ReportMarker(project, policy string) string {
 
 // QuestionTitle is the title of the issue that asks where there is no pull request.
 func QuestionTitle(r signing.Request) string {
-	return "Sealwright asks: sign " + plural(len(r.Artifacts), "image", "images") + " (" + r.ID + ")?"
+	return "Sealwright asks: " + asksFor(r) + " (" + r.ID + ")?"
 }
 
 // Question returns the Markdown of the comment that asks, or, once that is over,
@@ -85,7 +85,7 @@ func Reminder(q Asked) string {
 	if m := mentions(r.Origin.Forge, q.Mentions); m != "" {
 		b.WriteString(m + "\n\n")
 	}
-	fmt.Fprintf(&b, "Signing %s under %s waits for people, until **%s**.\n", plural(len(r.Artifacts), "image", "images"), name(r.Project+"/"+r.Policy), minute(r.Deadline))
+	fmt.Fprintf(&b, "%s under %s waits for people, until **%s**.\n", joined("Signing "+plural(len(r.Artifacts), "image", "images"), "Untrusting "+plural(len(r.Untrust), "tag", "tags"), r), name(r.Project+"/"+r.Policy), minute(r.Deadline))
 	if a := r.Asking; a != nil && a.Comment != "" {
 		b.WriteString("The question above says what is to be signed and from where.\n")
 	}
@@ -140,7 +140,8 @@ func body(q Asked, room limits, whole bool) string {
 // says of no News that this is the first release: a check is told of none.
 func question(b *strings.Builder, q Asked, room limits, comment bool) {
 	r := q.Request
-	fmt.Fprintf(b, "### 🖋️ Sign %s?\n\n", plural(len(r.Artifacts), "image", "images"))
+	what := asksFor(r)
+	fmt.Fprintf(b, "### 🖋️ %s?\n\n", strings.ToUpper(what[:1])+what[1:])
 	fmt.Fprintf(b, "Policy %s, request %s\n", name(r.Project+"/"+r.Policy), code(r.ID))
 	b.WriteString("\n#### To be signed\n\n")
 	signed(b, q, room)

@@ -41,8 +41,14 @@ func RequestText(w io.Writer, r signing.Request, tasks []signing.Task, colour bo
 	for _, a := range r.Artifacts {
 		row("artifact", a.String())
 	}
+	for _, a := range r.Untrust {
+		row("untrust", a.String())
+	}
 	for _, k := range tasks {
-		row("signature", fmt.Sprintf("%s with %s: %s (%s)", k.Step.Method, k.Step.Key, k.State, k.Artifact))
+		row("signature", fmt.Sprintf("%s with %s: %s (%s)", k.Step.Method, k.Step.Key, k.State, subject(k)))
+		for _, line := range differences(k) {
+			row("", line)
+		}
 		for _, l := range k.Locations {
 			row("", l.URI)
 		}

@@ -76,6 +76,7 @@ func signed(b *strings.Builder, q Asked, room limits) {
 		}
 		b.WriteString("\n</details>\n")
 	}
+	untrusted(b, q.Request, room.images)
 	d := q.Request.Decision
 	if d == nil {
 		return
@@ -90,6 +91,7 @@ func signed(b *strings.Builder, q Asked, room limits) {
 	if len(keys) > 0 {
 		fmt.Fprintf(b, "\nWith %s.\n", listed(keys, maxListed))
 	}
+	together(b, *d)
 }
 
 // platforms says what an image runs on, if the registry said so.
