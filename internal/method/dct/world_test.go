@@ -31,6 +31,7 @@ type world struct {
 	method *dct.Method
 	memory dct.Memory
 	now    time.Time
+	made   int64 // documents of serve
 	signer crypto.Signer
 	key    signing.KeyInfo
 }
