@@ -79,10 +79,14 @@ func webhooks(t *testing.T, tb *table) {
 	var peak atomic.Uint64
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var jobs, sampling sync.WaitGroup
+	var jobs, sampling, arriving sync.WaitGroup
 	for _, w := range c.waits {
-		jobs.Go(func() { c.wait(ctx, w) })
+		arriving.Add(1)
+		jobs.Go(func() { c.wait(ctx, w, sync.OnceFunc(arriving.Done)) })
 	}
+	// What is measured is jobs that wait, not a thousand that begin to in one instant.
+	arriving.Wait()
+	time.Sleep(time.Second)
 	var health []time.Duration
 	sampling.Go(func() {
 		for tick := time.NewTicker(20 * time.Millisecond); ctx.Err() == nil; <-tick.C {
@@ -213,8 +217,10 @@ func (c *crowd) do(req *http.Request, into any) (http.Header, error) {
 	return resp.Header, err
 }
 
-// wait is the job: it polls until people have decided, and then until the end.
-func (c *crowd) wait(ctx context.Context, w *waiting) {
+// wait is the job: it polls until people have decided, and then until the end. It
+// says when it has had its first answer, or will have none.
+func (c *crowd) wait(ctx context.Context, w *waiting, arrived func()) {
+	defer arrived()
 	for version := int64(0); ctx.Err() == nil; {
 		q, err := c.read(w, version, 50*time.Second)
 		if err != nil {
@@ -222,6 +228,7 @@ func (c *crowd) wait(ctx context.Context, w *waiting) {
 			return
 		}
 		version = q.Version
+		arrived()
 		if q.State == signing.Pending || q.State == signing.AwaitingApproval {
 			continue
 		}
