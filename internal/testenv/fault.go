@@ -121,6 +121,9 @@ func (f *Faults) Transport(base http.RoundTripper, where func(*http.Request) str
 // Registry names every call "registry". It is for Transport.
 func Registry(*http.Request) string { return "registry" }
 
+// Notary names every call "notary". It is for Transport.
+func Notary(*http.Request) string { return "notary" }
+
 // transport interposes on requests. Digests and ids are left out of the names,
 // so that they are the same in every run.
 type transport struct {
@@ -147,6 +150,9 @@ func route(path string) string {
 		_, what, _ := strings.Cut(rest, "/")
 		what, _, _ = strings.Cut(what, "/sha256:")
 		return strings.TrimSuffix("request/"+what, "/")
+	}
+	if name, ok := trustRoute(path); ok {
+		return name
 	}
 	switch {
 	case strings.Contains(path, "/blobs/uploads"):

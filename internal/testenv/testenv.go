@@ -8,14 +8,11 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -29,10 +26,6 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
-	"github.com/sealwright/sealwright/internal/key/keytest"
-	"github.com/sealwright/sealwright/internal/method"
-	"github.com/sealwright/sealwright/internal/method/cosign"
-	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -103,6 +96,9 @@ type Options struct {
 	Policy     string // in place of Policy
 	Keys       string // YAML list below `keys:`, in place of one key `release`
 	MaxPages   int    // of the database
+	// Trusted are repositories, without the registry's host, that a notary server has
+	// and whose releases the key release-dct signs.
+	Trusted    []string
 	Poll       time.Duration
 	Lease      time.Duration
 	Workers    int
@@ -127,6 +123,8 @@ type Env struct {
 	Options Options
 	// Clock is added to the real time everywhere in the service.
 	Clock atomic.Int64
+	// Trust is nil unless repositories are Trusted.
+	Trust *Trust
 
 	secret  []byte
 	log     *audit.Signer
@@ -155,6 +153,9 @@ func New(t testing.TB, o Options) *Env {
 	must(t, err)
 	e.log, err = audit.NewSigner(private)
 	must(t, err)
+	if len(o.Trusted) > 0 {
+		e.trust()
+	}
 	return e
 }
 
@@ -258,8 +259,12 @@ func (s *Service) open(ctx context.Context) (err error) {
 		return errors.Join(err, s.Store.Close())
 	}
 	metrics := server.NewMetrics(func() float64 { return 0 })
+	methods, err := s.methods()
+	if err != nil {
+		return errors.Join(err, s.Store.Close())
+	}
 	s.Workflow, err = workflow.New(workflow.Options{
-		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry)}, Registry: s.Registry,
+		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: methods, Registry: s.Registry,
 		LogSigner: e.log, CheckpointFile: filepath.Join(e.Dir, "checkpoint"), CheckpointEvery: e.Options.Checkpoint,
 		Now: e.Now, Rand: rand.Reader, Log: log, Owner: fmt.Sprintf("test-%d", e.n.Add(1)), Version: "test",
 		Poll: e.Options.Poll, Lease: e.Options.Lease, Workers: e.Options.Workers, Steps: metrics.Step,
@@ -295,6 +300,9 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
     allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
     require: {protected_ref: true}
 `
+		if e.Trust != nil {
+			list += dctKey
+		}
 	}
 	for _, name := range []string{"release.key", "other.key"} {
 		e.MakeKey(name)
@@ -425,55 +433,29 @@ func (s *Service) do(req *http.Request) Answer {
 	return Answer{resp.StatusCode, resp.Header, b.Bytes()}
 }
 
-// Body returns the body of a submission.
+// Body returns the body of a submission; artifacts without a digest are tags to
+// untrust.
 func Body(policy string, artifacts ...signing.Artifact) string {
 	type ref struct {
 		Repository string `json:"repository"`
 		Digest     string `json:"digest"`
 		Tag        string `json:"tag,omitempty"`
 	}
-	refs := []ref{}
+	refs, untrust := []ref{}, []string{}
 	for _, a := range artifacts {
+		if a.Digest == "" {
+			untrust = append(untrust, a.String())
+			continue
+		}
 		refs = append(refs, ref{string(a.Repository), string(a.Digest), a.Tag})
 	}
-	raw, err := json.Marshal(map[string]any{"policy": policy, "artifacts": refs})
+	body := map[string]any{"policy": policy, "artifacts": refs}
+	if len(untrust) > 0 {
+		body["untrust"] = untrust
+	}
+	raw, err := json.Marshal(body)
 	if err != nil {
 		panic(err) // strings always encode
 	}
 	return string(raw)
-}
-
-// MakeCertifiedKey makes NAME.key with a certificate chain NAME.crt, valid for
-// years around now, unless they are there.
-func (e *Env) MakeCertifiedKey(name string) {
-	e.T.Helper()
-	path := filepath.Join(e.Dir, name)
-	if _, err := os.Stat(path + ".crt"); err == nil {
-		return
-	}
-	must(e.T, writeKey(path+".key"))
-	raw, err := os.ReadFile(path + ".key")
-	must(e.T, err)
-	block, _ := pem.Decode(raw)
-	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	must(e.T, err)
-	chain := keytest.Chain(e.T, k.(crypto.Signer).Public(), time.Now().AddDate(-1, 0, 0), time.Now().AddDate(10, 0, 0))
-	must(e.T, os.WriteFile(path+".crt", chain, 0o600))
-}
-
-// MakeKey makes a P-256 key in the Env's folder unless it is there.
-func (e *Env) MakeKey(name string) {
-	e.T.Helper()
-	path := filepath.Join(e.Dir, name)
-	if _, err := os.Stat(path); err == nil {
-		return
-	}
-	must(e.T, writeKey(path))
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

@@ -26,6 +26,9 @@ type scenario struct {
 	before func(t *testing.T, s *testenv.Service, a signing.Artifact)
 	// tasks is the number of signatures, uses that of key uses of an undisturbed run.
 	tasks, uses int
+	// tag says that the image has a tag, which is signed, in a repository with a
+	// notary server.
+	tag bool
 	// reads and writes are steps that have to be in the table.
 	reads, writes []string
 	// count counts the signatures of an image, without the service.
@@ -61,8 +64,12 @@ func scenarios() []scenario {
 			return n + e.Bundles(a)
 		},
 	}
+	trust := scenario{
+		policy: testenv.PolicySigning(testenv.DCT), referrers: true, tasks: 1, tag: true, count: bound,
+		reads: []string{"notary GET timestamp#1", "notary GET targets/releases#1", "store lease#1", "store release#1"}, writes: []string{"notary POST update#1", "store trust version#1"},
+	}
 	var out []scenario
-	for name, sc := range map[string]scenario{"": legacy, "bundle, ": bundle, "notation, ": notation} {
+	for name, sc := range map[string]scenario{"": legacy, "bundle, ": bundle, "notation, ": notation, "dct, ": trust} {
 		fresh, again := sc, sc
 		fresh.name, fresh.uses = name+"fresh signature", 1
 		again.name, again.before = name+"equal signature recognised", signedBefore
@@ -72,6 +79,30 @@ func scenarios() []scenario {
 	out = append(out, recursive)
 	slices.SortFunc(out, func(a, b scenario) int { return strings.Compare(a.name, b.name) })
 	return out
+}
+
+// bound is 1 if a tag is trusted to be an image, in the version that one signature
+// leads to.
+func bound(e *testenv.Env, a signing.Artifact) int {
+	tags, version := e.Releases(a.Repository)
+	if tags[a.Tag] != a.Digest || len(tags) != 1 {
+		return 0
+	}
+	return int(version)
+}
+
+// env is a world for the scenario, with an image of the given content.
+func (sc scenario) env(t *testing.T, world *devworld.World, content string) (*testenv.Env, signing.Artifact) {
+	t.Helper()
+	o := testenv.Options{World: world, Policy: sc.policy}
+	if !sc.tag {
+		e := testenv.New(t, o)
+		return e, e.Image(content)
+	}
+	o.Trusted = []string{"payments/web"}
+	e := testenv.New(t, o)
+	// Tests at the same time share the registry.
+	return e, named(e, "payments/web", "v"+signing.DigestOf([]byte(content)).Hex()[:12], content)
 }
 
 // TestEveryStepMayFailOrBeTheLast is the failure table of the design (section
@@ -116,17 +147,16 @@ func TestEveryStepMayFailOrBeTheLast(t *testing.T) {
 // config that the others share.
 func warm(t *testing.T, world *devworld.World, sc scenario) {
 	t.Helper()
-	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
+	e, a := sc.env(t, world, t.Name()+" first")
 	s := e.Start(nil)
-	signedBefore(t, s, e.Image(t.Name()+" first"))
+	signedBefore(t, s, a)
 	s.Stop()
 }
 
 // clean runs a scenario undisturbed and returns its steps.
 func clean(t *testing.T, world *devworld.World, sc scenario) []string {
 	t.Helper()
-	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
-	a := e.Image(t.Name())
+	e, a := sc.env(t, world, t.Name())
 	prelude(t, e, sc, a)
 	f := testenv.NewFaults("", "")
 	s := e.Start(f)
@@ -152,8 +182,7 @@ func prelude(t *testing.T, e *testenv.Env, sc scenario, a signing.Artifact) {
 }
 
 func broken(t *testing.T, world *devworld.World, sc scenario, step string, mode testenv.Mode) {
-	e := testenv.New(t, testenv.Options{World: world, Policy: sc.policy})
-	a := e.Image(t.Name())
+	e, a := sc.env(t, world, t.Name())
 	prelude(t, e, sc, a)
 	f := testenv.NewFaults(step, mode)
 	s, err := e.TryStart(f)
