@@ -162,6 +162,18 @@ func (c *Config) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	for i := range c.Notaries {
+		n := &c.Notaries[i]
+		paths := []*string{&n.CAFile, &n.DockerConfig}
+		for j := range n.Pins {
+			paths = append(paths, &n.Pins[j].CAFile)
+		}
+		for _, p := range paths {
+			if *p != "" && !filepath.IsAbs(*p) {
+				*p = filepath.Join(dir, *p)
+			}
+		}
+	}
 	for i := range c.Issuers {
 		for _, p := range []*string{&c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile} {
 			if *p != "" && !filepath.IsAbs(*p) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -51,7 +52,7 @@ func cmdDev(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	conf, err := writeDev(full, world, server)
+	conf, err := writeDev(ctx, full, world, server)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ const devHost = "github.test"
 // makeSecrets makes the keys and secrets of a world that are not there yet.
 func makeSecrets(dir, server string) error {
 	for _, k := range []struct{ kind, name string }{
-		{"ecdsa-p256", "release.key"}, {"ecdsa-p256", "shop.key"}, {"log", "log.key"}, {"state-secret", "state.secret"}, {"state-secret", "hook.secret"},
+		{"ecdsa-p256", "release.key"}, {"ecdsa-p256", "release-dct.key"}, {"ecdsa-p256", "shop.key"}, {"log", "log.key"}, {"state-secret", "state.secret"}, {"state-secret", "hook.secret"},
 	} {
 		public, err := newKey(k.kind, filepath.Join(dir, k.name), logName("http://"+server))
 		if errors.Is(err, os.ErrExist) {
@@ -137,7 +138,7 @@ func startForge(dir string, world *devworld.World, server string) (*devworld.For
 
 // writeDev starts the forge and writes the files of a world: secrets if they are
 // not there yet, everything else anew, since ports change.
-func writeDev(dir string, world *devworld.World, server string) (conf string, err error) {
+func writeDev(ctx context.Context, dir string, world *devworld.World, server string) (conf string, err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o700); err != nil {
 		return "", err
 	}
@@ -150,8 +151,13 @@ func writeDev(dir string, world *devworld.World, server string) (conf string, er
 	}
 	values := map[string]string{
 		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "People": world.People.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
-		"Forge": f.URL, "App": f.AppID, "Host": devHost,
+		"Forge": f.URL, "App": f.AppID, "Host": devHost, "NotaryURL": "",
 	}
+	trust, err := startDevNotary(ctx, dir, world.Registry.Host)
+	if err != nil {
+		return "", err
+	}
+	maps.Copy(values, trust)
 	for name, text := range map[string]string{"sealwright.yaml": devConfig, "keys.yaml": devKeys, "policies/payments.yaml": devPolicy, "policies/shop.yaml": devAsking, worldFile: devEnv} {
 		var b bytes.Buffer
 		if err := template.Must(template.New(name).Parse(text)).Execute(&b, values); err != nil {
@@ -192,6 +198,13 @@ issuers:
       - {role: admin, claim: groups, values: [admins]}
 registries:
   - {host: "{{.Registry}}", insecure_http: true}
+{{- if .NotaryURL}}
+notaries:                      # Docker Content Trust; the root key is pinned
+  - url: {{.NotaryURL}}
+    repositories: ["{{.Registry}}"]
+    ca_file: {{.NotaryCA}}
+    pins: [{repository: "{{.NotaryImage}}", root_keys: [{{.NotaryRoot}}]}]
+{{- end}}
 forges:
   - host: {{.Host}}
     kind: github
@@ -221,6 +234,12 @@ keys:
     allow:
       - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
     require: {protected_ref: true}
+  - id: release-dct
+    file: file:{{.Dir}}/release-dct.key
+    methods: [dct]
+    allow:
+      - {project: payments, policy: trusted, repositories: ["{{.Registry}}/payments/*"]}
+    require: {protected_ref: true}
   - id: shop                   # its owner wants a person's word, whatever the policy says
     file: file:{{.Dir}}/shop.key
     methods: [cosign]
@@ -248,6 +267,18 @@ policies:
     sign:
       - {method: cosign, key: release}
       - {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: "sourceRepositoryURI,sourceRepositoryDigest"}}
+{{- if .NotaryURL}}
+  trusted:                     # Docker Content Trust binds tags to digests
+    tags: ["v*"]
+    origin:
+      refs: ["refs/heads/main", "refs/tags/v*"]
+      ref_protected: true
+      github:
+        events: [push, release]
+        workflow: .github/workflows/release.yml
+    sign:
+      - {method: dct, key: release-dct}
+{{- end}}
 `
 
 const devAsking = `# As payments, and one of the team must say yes, who did not make the build.
@@ -278,6 +309,11 @@ const devEnv = `WORLD_URL='{{.World}}'
 WORLD_TOKEN='{{.Token}}'
 SERVER='http://{{.Server}}'
 REGISTRY='{{.Registry}}'
+NOTARY='{{.NotaryURL}}'
+{{- if .NotaryURL}}
+NOTARY_CA='{{.NotaryCA}}'
+NOTARY_ROOT='{{.NotaryRoot}}'
+{{- end}}
 `
 
 // cmdDevControl returns the command that posts to one control endpoint of the

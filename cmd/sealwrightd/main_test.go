@@ -26,7 +26,7 @@ func configured(t *testing.T, world *devworld.World) files {
 	dir := t.TempDir()
 	server, err := freeAddress()
 	if err == nil {
-		_, err = writeDev(dir, world, server)
+		_, err = writeDev(t.Context(), dir, world, server)
 	}
 	if err != nil {
 		t.Fatal(err)
