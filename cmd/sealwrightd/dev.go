@@ -52,7 +52,7 @@ func cmdDev(ctx context.Context, args []string, out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	conf, err := writeDev(ctx, full, world, server)
+	conf, err := writeDev(full, world, server, func() (map[string]string, error) { return startDevNotary(ctx, full, world.Registry.Host) })
 	if err != nil {
 		return err
 	}
@@ -137,8 +137,9 @@ func startForge(dir string, world *devworld.World, server string) (*devworld.For
 }
 
 // writeDev starts the forge and writes the files of a world: secrets if they are
-// not there yet, everything else anew, since ports change.
-func writeDev(ctx context.Context, dir string, world *devworld.World, server string) (conf string, err error) {
+// not there yet, everything else anew, since ports change. startNotary, if not nil,
+// starts a Notary server and returns what the files say of it.
+func writeDev(dir string, world *devworld.World, server string, startNotary func() (map[string]string, error)) (conf string, err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "policies"), 0o700); err != nil {
 		return "", err
 	}
@@ -153,11 +154,13 @@ func writeDev(ctx context.Context, dir string, world *devworld.World, server str
 		"Dir": dir, "Server": server, "World": world.URL, "GitHub": world.GitHub.URL(), "GitLab": world.GitLab.URL(), "People": world.People.URL(), "Registry": world.Registry.Host, "Token": world.ControlToken,
 		"Forge": f.URL, "App": f.AppID, "Host": devHost, "NotaryURL": "",
 	}
-	trust, err := startDevNotary(ctx, dir, world.Registry.Host)
-	if err != nil {
-		return "", err
+	if startNotary != nil {
+		trust, err := startNotary()
+		if err != nil {
+			return "", err
+		}
+		maps.Copy(values, trust)
 	}
-	maps.Copy(values, trust)
 	for name, text := range map[string]string{"sealwright.yaml": devConfig, "keys.yaml": devKeys, "policies/payments.yaml": devPolicy, "policies/shop.yaml": devAsking, worldFile: devEnv} {
 		var b bytes.Buffer
 		if err := template.Must(template.New(name).Parse(text)).Execute(&b, values); err != nil {
