@@ -15,6 +15,7 @@ import (
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method/dct"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -37,9 +38,11 @@ type Config struct {
 	Log        LogConfig         `yaml:"log"`
 	Issuers    []identity.Issuer `yaml:"issuers"`
 	Registries []registry.Config `yaml:"registries"`
+	Forges     []forge.Config    `yaml:"forges"`
 	// Notaries are the Notary servers of Docker Content Trust.
-	Notaries []dct.Config   `yaml:"notaries"`
-	Forges   []forge.Config `yaml:"forges"`
+	Notaries []dct.Config `yaml:"notaries"`
+	// Lookasides are where simple signatures go; without a row, to the service itself.
+	Lookasides []simple.Config `yaml:"lookasides"`
 	// People are those who have several accounts, or an account and an identity.
 	People []approval.Person `yaml:"people"`
 	// Keys is the path of the keys file, Policies that of the policy folder.
@@ -114,6 +117,7 @@ func load(path string) (*loaded, error) {
 	problems = append(problems, doc.Place("issuers", identity.Check(c.Issuers))...)
 	problems = append(problems, doc.Place("registries", registry.Check(c.Registries))...)
 	problems = append(problems, doc.Place("notaries", dct.Check(c.Notaries))...)
+	problems = append(problems, doc.Place("lookasides", simple.Check(c.Lookasides))...)
 	problems = append(problems, doc.Place("forges", forge.CheckConfig(c.Forges))...)
 	out := &loaded{Config: c}
 	directory, wrong := approval.NewDirectory(c.People, "people")
@@ -169,6 +173,13 @@ func (c *Config) resolve(dir string) {
 			paths = append(paths, &n.Pins[j].CAFile)
 		}
 		for _, p := range paths {
+			if *p != "" && !filepath.IsAbs(*p) {
+				*p = filepath.Join(dir, *p)
+			}
+		}
+	}
+	for i := range c.Lookasides {
+		for _, p := range []*string{&c.Lookasides[i].Folder, &c.Lookasides[i].CAFile} {
 			if *p != "" && !filepath.IsAbs(*p) {
 				*p = filepath.Join(dir, *p)
 			}

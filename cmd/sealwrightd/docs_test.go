@@ -25,6 +25,7 @@ import (
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method/dct"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/policy/policytest"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -67,6 +68,7 @@ var kinds = map[string]func(*testing.T, block){
 	"yaml forges":            checkPart,
 	"yaml people":            checkPart,
 	"yaml notaries":          checkPart,
+	"yaml lookasides":        checkPart,
 	"yaml policy":            checkPolicy,
 	"yaml cases":             checkCases,
 	"yaml repository-policy": checkRepositoryPolicy,
@@ -203,8 +205,10 @@ func checkPart(t *testing.T, b block) {
 		t.Fatal(err)
 	}
 	_, problems := approval.NewDirectory(c.People, "people")
+	problems = append(problems, forge.CheckConfig(c.Forges)...)
+	problems = append(problems, simple.Check(c.Lookasides)...)
 	problems = append(problems, dct.Check(c.Notaries)...)
-	if problems = append(problems, forge.CheckConfig(c.Forges)...); len(problems) > 0 || len(c.Forges)+len(c.People)+len(c.Notaries) == 0 {
+	if len(problems) > 0 || len(c.Forges)+len(c.People)+len(c.Lookasides)+len(c.Notaries) == 0 {
 		t.Error(problems)
 	}
 }

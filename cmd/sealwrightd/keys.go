@@ -46,7 +46,7 @@ func tryOpen(ctx context.Context, c *loaded) error {
 	if err != nil {
 		return err
 	}
-	known, err := methods(c, reg, nil)
+	known, err := methods(c.Config, reg, nil)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func cmdKeysTrust(ctx context.Context, args []string, out, errs io.Writer) error
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return err
 	}
-	known, err := methods(c, reg, nil)
+	known, err := methods(c.Config, reg, nil)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func cmdKeysTrust(ctx context.Context, args []string, out, errs io.Writer) error
 				files[item.Name] = item.Bytes
 			}
 			for name, text := range trust.Snippets {
-				text = strings.NewReplacer("REPOSITORY", *repository, "IMAGE", *repository+"@sha256:...").Replace(text)
+				text = strings.NewReplacer("REPOSITORY", *repository, "IMAGE", *repository+"@sha256:...", "HOST", signing.Repository(*repository).Host()).Replace(text)
 				if !strings.Contains(name, ".") { // commands are named after their program, configuration after its file
 					fmt.Fprintf(out, "# %s\n%s", name, text)
 					continue

@@ -18,10 +18,6 @@ import (
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
-	"github.com/sealwright/sealwright/internal/method"
-	"github.com/sealwright/sealwright/internal/method/cosign"
-	"github.com/sealwright/sealwright/internal/method/dct"
-	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -29,20 +25,6 @@ import (
 	"github.com/sealwright/sealwright/internal/store"
 	"github.com/sealwright/sealwright/internal/workflow"
 )
-
-// methods lists the signing methods of this program by name. memory is nil where
-// nothing is signed.
-func methods(c *loaded, reg *registry.Client, memory dct.Memory) (map[string]method.Method, error) {
-	notaries, err := dct.Open(c.Notaries, dct.Options{Memory: memory})
-	if err != nil {
-		return nil, err
-	}
-	return map[string]method.Method{
-		cosign.Name:   cosign.New(reg),
-		notation.Name: notation.New(reg),
-		dct.Name:      dct.New(notaries),
-	}, nil
-}
 
 // service is the assembled service. close releases what it holds.
 type service struct {
@@ -79,12 +61,12 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	known, err := methods(c, reg, nil)
+	described, err := methods(c.Config, reg, nil)
 	if err != nil {
 		return nil, err
 	}
 	steps := func(set *policy.Set) error {
-		if err := checkSteps(set, ring, known); err != nil {
+		if err := checkSteps(set, ring, described); err != nil {
 			return err
 		}
 		return errors.Join(unasked(set, c.Forges).Err(), unserved(set, c.Notaries).Err())
@@ -96,11 +78,11 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	signers, err := methods(c, reg, db.Trust())
+	s.store, s.steps = db, steps
+	signers, err := methods(c.Config, reg, db)
 	if err != nil {
 		return nil, fmt.Errorf("%w (closing: %v)", err, db.Close())
 	}
-	s.store, s.steps = db, steps
 	s.workflow, err = workflow.New(workflow.Options{
 		Store: db, Policies: c.Policies, Keys: ring, Methods: signers, Registry: reg,
 		LogSigner: signer, CheckpointFile: c.Log.CheckpointFile, CheckpointEvery: c.Log.CheckpointEvery.Duration(),

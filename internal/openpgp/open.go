@@ -3,9 +3,13 @@ package openpgp
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"slices"
 	"time"
 
@@ -68,6 +72,59 @@ func (c *Certificate) Open(raw []byte, now time.Time) (Message, error) {
 		return refuse("the signature does not verify", "one by fingerprint "+c.Fingerprint()+" over this content", "another, or an altered content", err)
 	}
 	return Message{Content: m.content, Signed: sig.CreationTime.UTC()}, nil
+}
+
+// Exact opens a message that Message made: no byte may be different from what
+// Message makes of the same content, time and signature. The certificate must be
+// valid at now; if that is zero, at the time that the message says.
+func (c *Certificate) Exact(raw []byte, now time.Time) (Message, error) {
+	if len(raw) > MaxMessage {
+		return refuse("the signature is too large", fmt.Sprintf("at most %d bytes", MaxMessage), fmt.Sprintf("%d bytes", len(raw)), nil)
+	}
+	p, err := split(raw)
+	if err != nil {
+		return refuse("not an OpenPGP message with one signature", "a one-pass signature, a content and the signature, and nothing else", "something else", err)
+	}
+	if now.IsZero() {
+		now = p.signature.CreationTime
+	}
+	said, err := c.Open(raw, now)
+	if err != nil {
+		return Message{}, err
+	}
+	d, err := c.Draft(said.Content, said.Signed)
+	if err != nil {
+		return Message{}, err
+	}
+	signature, err := rawSignature(c.Public, p.signature)
+	if err != nil {
+		return refuse("the signature is not in the form that this service makes", "an RSA or ECDSA signature", "something else", err)
+	}
+	again, err := c.Message(d, signature)
+	if err != nil {
+		return Message{}, err
+	}
+	if !bytes.Equal(again, raw) {
+		return refuse("the signature is not in the form that this service makes", "the same bytes", "others around the same signature", nil)
+	}
+	return said, nil
+}
+
+// rawSignature returns the signature as the key made it.
+func rawSignature(public crypto.PublicKey, sig *packet.Signature) ([]byte, error) {
+	switch p := public.(type) {
+	case *rsa.PublicKey:
+		if sig.RSASignature == nil || len(sig.RSASignature.Bytes()) > p.Size() {
+			return nil, errors.New("no RSA signature")
+		}
+		return new(big.Int).SetBytes(sig.RSASignature.Bytes()).FillBytes(make([]byte, p.Size())), nil
+	case *ecdsa.PublicKey:
+		if sig.ECDSASigR == nil || sig.ECDSASigS == nil {
+			return nil, errors.New("no ECDSA signature")
+		}
+		return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(sig.ECDSASigR.Bytes()), new(big.Int).SetBytes(sig.ECDSASigS.Bytes())})
+	}
+	return nil, fmt.Errorf("no signature by a %T", public)
 }
 
 // parts are the packets of a message.

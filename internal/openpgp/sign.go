@@ -188,6 +188,14 @@ type Trailer struct {
 	Fingerprint []byte
 }
 
+// Padding returns the padding of the key's kind.
+func (t Trailer) Padding() signing.Padding {
+	if packet.PublicKeyAlgorithm(t.Algorithm) == packet.PubKeyAlgoRSA {
+		return signing.PKCS1v15
+	}
+	return ""
+}
+
 // trailerLength is that of what Draft puts behind the content: four bytes and the
 // length of the subpackets; time, issuer's key id and issuer's fingerprint; and
 // six bytes that repeat version and length.

@@ -39,6 +39,7 @@ var letsIn = map[string][]string{
 	"GET /v1/trust/log":                    {"anyone"},
 	"GET /log/checkpoint":                  {"auditor", "admin"}, // unless public
 	"GET /log/tile/*":                      {"auditor", "admin"},
+	"GET /lookaside/*":                     {"anyone"},
 	"POST /v1/requests/:id/approve":        {"approver"},
 	"POST /v1/requests/:id/deny":           {"approver"},
 	"POST /v1/requests/:id/resubmit":       {"submitter"},

@@ -109,6 +109,7 @@ func TestEveryRouteAnswersAsDescribed(t *testing.T) {
 			t.Errorf("a delivery was answered %d: %s", ans.Status, ans.Body)
 		}
 	}
+	r.serves("registry.acme.dev/payments/web", []byte("a signature"))
 	r.decides()
 	for path, item := range r.doc.Paths.Map() {
 		for method, op := range item.Operations() {
@@ -132,7 +133,7 @@ func TestTrustedKeysAreThoseThatSign(t *testing.T) {
 		Keys []struct{ ID, PublicKey string }
 	}
 	r.get("/v1/trust/keys", "").JSON(t, &list)
-	if len(list.Keys) != 2 || list.Keys[0].ID != "release" || list.Keys[1].ID != "release-x509" {
+	if len(list.Keys) != 3 || list.Keys[0].ID != "release" || list.Keys[1].ID != "release-gpg" || list.Keys[2].ID != "release-x509" {
 		t.Fatalf("%+v", list)
 	}
 	one := r.get("/v1/trust/keys/release", "")

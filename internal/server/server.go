@@ -127,6 +127,7 @@ func New(o Options) *Server {
 	s.route(limited, http.MethodGet, "/v1/trust/keys", anyone(), s.trustKeys)
 	s.route(limited, http.MethodGet, "/v1/trust/keys/:id", anyone(), s.trustKey)
 	s.route(limited, http.MethodGet, "/v1/trust/log", anyone(), s.trustLog)
+	s.route(limited, http.MethodGet, pathLookaside+"*", anyone(), s.lookaside)
 	s.route(limited, http.MethodGet, "/log/checkpoint", log, s.checkpoint)
 	s.route(limited, http.MethodGet, "/log/tile/*", log, s.tile)
 	s.route(limited, http.MethodGet, "/openapi.yaml", anyone(), static("application/yaml", OpenAPI))
@@ -232,7 +233,7 @@ func (s *Server) fail(err error, c echo.Context) {
 // routeError shapes what echo itself refuses.
 func routeError(he *echo.HTTPError) error {
 	switch he.Code {
-	case http.StatusNotFound:
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		// The limiter's catch-all answers for wrong methods too.
 		return &signing.Error{Code: signing.NotFound, Message: "no such route, or not for this method", Fix: "see /openapi.yaml"}
 	case http.StatusRequestEntityTooLarge:

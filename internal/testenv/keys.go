@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/key/keytest"
+	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // MakeCertifiedKey makes NAME.key with a certificate chain NAME.crt, valid for
@@ -52,4 +53,17 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// MakeOpenPGPKey makes NAME.key and its OpenPGP certificate NAME.asc, unless they
+// are there.
+func (e *Env) MakeOpenPGPKey(name string) {
+	e.T.Helper()
+	path := filepath.Join(e.Dir, name)
+	if _, err := os.Stat(path + ".asc"); err == nil {
+		return
+	}
+	must(e.T, writeKey(path+".key"))
+	cert := keytest.OpenPGP(e.T, e.Private(name+".key"), time.Now().AddDate(-1, 0, 0), 0)
+	must(e.T, os.WriteFile(path+".asc", []byte(signing.ArmorOpenPGP(cert)), 0o600))
 }

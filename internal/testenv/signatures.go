@@ -24,6 +24,7 @@ import (
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
 )
@@ -75,7 +76,7 @@ func (e *Env) LogSigner() *audit.Signer { return e.log }
 
 // CheckEnvelope verifies an envelope the way an auditor does, without a registry.
 func CheckEnvelope(t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
-	m, ok := map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil), dct.Name: dct.New(nil)}[t.Step.Method]
+	m, ok := map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil), dct.Name: dct.New(nil), simple.Name: simple.Offline()}[t.Step.Method]
 	if !ok {
 		return &signing.Error{Code: signing.Invalid, Message: "no such method", Found: t.Step.Method}
 	}

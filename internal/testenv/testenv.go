@@ -73,10 +73,11 @@ policies:
       - {method: cosign, key: release}
 `
 
-// Notation is the sign list of a policy that signs with notation, to be put in
-// the place of Cosign in Policy.
+// Notation and Simple are the sign lists of policies that sign with other methods,
+// to be put in the place of Cosign in Policy.
 const (
 	Cosign   = "- {method: cosign, key: release}\n"
+	Simple   = "- {method: simple, key: release-gpg}\n"
 	Notation = "- {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: \"sourceRepositoryURI,sourceRepositoryDigest\"}}\n"
 )
 
@@ -258,6 +259,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err := problems.Err(); err != nil {
 		return errors.Join(err, s.Store.Close())
 	}
+	s.HTTP = httptest.NewUnstartedServer(nil)
 	metrics := server.NewMetrics(func() float64 { return 0 })
 	methods, err := s.methods()
 	if err != nil {
@@ -279,7 +281,8 @@ func (s *Service) open(ctx context.Context) (err error) {
 	s.Server = server.New(server.Options{
 		Workflow: s.Workflow, Store: s.Store, Identity: ids, LogKey: e.log.Verifier(), Log: log, Now: e.Now, Metrics: metrics, Rate: 10000, PublicLog: true,
 	})
-	s.HTTP = httptest.NewServer(s.Server.Handler())
+	s.HTTP.Config.Handler = s.Server.Handler()
+	s.HTTP.Start()
 	return nil
 }
 
@@ -299,6 +302,12 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
     methods: [notation]
     allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
     require: {protected_ref: true}
+  - id: release-gpg
+    file: file:DIR/release-gpg.key
+    openpgp: {certificate: file:DIR/release-gpg.asc}
+    methods: [simple]
+    allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
+    require: {protected_ref: true}
 `
 		if e.Trust != nil {
 			list += dctKey
@@ -308,6 +317,7 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
 		e.MakeKey(name)
 	}
 	e.MakeCertifiedKey("release-x509")
+	e.MakeOpenPGPKey("release-gpg")
 	list = strings.NewReplacer("DIR", e.Dir, "HOST", e.World.Registry.Host).Replace(list)
 	conf, err := key.Load("keys.yaml", []byte("apiVersion: sealwright.dev/v1\nkeys:"+list))
 	if err != nil {

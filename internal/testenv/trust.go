@@ -16,6 +16,7 @@ import (
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -63,7 +64,11 @@ func (e *Env) trust() {
 
 // methods returns the signing methods, those that the Env has the other side of.
 func (s *Service) methods() (map[string]method.Method, error) {
-	out := map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry)}
+	lookasides, err := simple.New(nil, simple.Options{Own: s.Store.Lookaside(), URL: "http://" + s.HTTP.Listener.Addr().String(), Now: s.Env.Now})
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry), simple.Name: lookasides}
 	if s.Env.Trust == nil {
 		return out, nil
 	}

@@ -19,11 +19,16 @@ import (
 // Suite is what the contract needs to know of a method.
 type Suite struct {
 	New func(*registry.Client) method.Method
+	// In, in place of New, is for a method that publishes elsewhere than in a
+	// registry: whatever it sends goes over the wire of w.
+	In func(t testing.TB, w *World) method.Method
 	// Keys are a key of each type that the method signs with, by name; there are
 	// at least two.
 	Keys map[string]crypto.Signer
 	// Chains are the certificates of the keys that have some, by name.
 	Chains map[string][]*x509.Certificate
+	// OpenPGP are the OpenPGP certificates of the keys that have some, by name.
+	OpenPGP map[string][]byte
 	// Rewrite, if set, returns an intent in which the text old is with wherever
 	// the method keeps it. Without, the bytes to be signed are plain text.
 	Rewrite func(in signing.Intent, old, with string) signing.Intent
@@ -62,6 +67,7 @@ func Run(t *testing.T, s Suite) {
 				"altered manifest or blob of the registry never verifies":          (*bench).alteredContent,
 				"offline target asks nobody and recognises nothing":                (*bench).offline,
 				"attachment is what Publish writes, without asking anybody":        (*bench).attachment,
+				"envelope is checked without asking anybody":                       (*bench).check,
 				"published signature is found with the digest of its envelope":     (*bench).find,
 				"key, option or artifact that cannot be signed is refused by Info": (*bench).refused,
 			} {
@@ -89,7 +95,12 @@ func newBench(t *testing.T, s Suite, referrers bool, name string) *bench {
 		}
 	}
 	w := NewWorld(t, referrers)
-	b := &bench{T: t, s: s, w: w, m: s.New(w.Client), signer: s.Keys[name]}
+	b := &bench{T: t, s: s, w: w, signer: s.Keys[name]}
+	if s.In != nil {
+		b.m = s.In(t, w)
+	} else {
+		b.m = s.New(w.Client)
+	}
 	b.target = b.newTarget(w.Push(t, "acme/web"), name)
 	if s.Tags {
 		b.target.Artifact.Tag = "v1.2.3"
@@ -98,7 +109,7 @@ func newBench(t *testing.T, s Suite, referrers bool, name string) *bench {
 }
 
 func (b *bench) newTarget(a signing.Artifact, key string) method.Target {
-	return method.Target{Artifact: a, Key: signing.KeyInfo{ID: key, Public: b.s.Keys[key].Public(), Chain: b.s.Chains[key]}, Options: b.s.Options, Origin: b.s.Origin}
+	return method.Target{Artifact: a, Key: signing.KeyInfo{ID: key, Public: b.s.Keys[key].Public(), Chain: b.s.Chains[key], OpenPGP: b.s.OpenPGP[key]}, Options: b.s.Options, Origin: b.s.Origin}
 }
 
 // prepare returns the intent for a target.
@@ -174,6 +185,28 @@ func (b *bench) attachment() {
 	other.Artifact = b.w.Push(b, "acme/other")
 	if _, err := m.Attachment(other, e); !errors.Is(err, signing.Denied) {
 		b.Errorf("an attachment of another digest: %v", err)
+	}
+}
+
+// check is what an auditor does with an envelope that no registry stores.
+func (b *bench) check() {
+	m, ok := b.m.(method.Checker)
+	if !ok {
+		return // Attachment is its check
+	}
+	e := b.envelope(b.target)
+	altered, other, second := e, b.target, b.other()
+	altered.Bytes = flip(e.Bytes, len(e.Bytes)/2)
+	other.Artifact = b.w.Push(b, "acme/other")
+	b.w.Wire.Reset()
+	if err := m.Check(b.target, e); err != nil {
+		b.Error(err)
+	}
+	b.refuses("an altered envelope", m.Check(b.target, altered))
+	b.refuses("another digest", m.Check(other, e))
+	b.refuses("another key", m.Check(second, e))
+	if asked := b.w.Wire.Requests(); len(asked) > 0 {
+		b.Errorf("Check asks: %v", asked)
 	}
 }
 
