@@ -154,4 +154,7 @@ type Asking struct {
 	SeenID string    `json:"seenID,omitempty"`
 	// Nth says that this is the n-th request of its run, from 1.
 	Nth int `json:"nth,omitempty"`
+	// Subject is the first line of the commit, where the forge was asked for it. A
+	// stranger wrote it: it is shown, and decides nothing.
+	Subject string `json:"subject,omitempty"`
 }

@@ -147,7 +147,7 @@ func (m *Memory) Ask(_ context.Context, o signing.Origin, _ []signing.Artifact, 
 		f.Pulls = &signing.PullFacts{Pulls: []signing.PullRequest{pull}}
 	}
 	if q.Commit {
-		f.Commit = &signing.CommitFacts{SHA: o.SourceRepositoryDigest, Authors: m.accounts(m.authors), Unmapped: m.unmapped}
+		f.Commit = &signing.CommitFacts{SHA: o.SourceRepositoryDigest, Subject: "a change", Authors: m.accounts(m.authors), Unmapped: m.unmapped}
 	}
 	if q.PolicyFile {
 		f.PolicyFile = m.policyAt("")

@@ -126,7 +126,7 @@ func bounded(marker string, render func(limits) string) string {
 func body(q Asked, room limits, whole bool) string {
 	var b strings.Builder
 	if q.Request.State == signing.AwaitingApproval && q.Superseded == "" {
-		question(&b, q, room, whole)
+		question(&b, q, room)
 	} else {
 		outcome(&b, q, room)
 	}
@@ -136,9 +136,8 @@ func body(q Asked, room limits, whole bool) string {
 	return b.String()
 }
 
-// question shows, in this order, what a person needs to decide. Only the comment
-// says of no News that this is the first release: a check is told of none.
-func question(b *strings.Builder, q Asked, room limits, comment bool) {
+// question shows, in this order, what a person needs to decide.
+func question(b *strings.Builder, q Asked, room limits) {
 	r := q.Request
 	what := asksFor(r)
 	fmt.Fprintf(b, "### 🖋️ %s?\n\n", strings.ToUpper(what[:1])+what[1:])
@@ -149,10 +148,8 @@ func question(b *strings.Builder, q Asked, room limits, comment bool) {
 	commands(b, q)
 	b.WriteString("\n#### From where\n\n")
 	from(b, q, room)
-	if n := q.News; comment || n.Before != nil || n.Unknown != "" {
-		b.WriteString("\n#### New since the last signed release\n\n")
-		news(b, q, room)
-	}
+	b.WriteString("\n#### New since the last signed release\n\n")
+	news(b, q, room)
 	b.WriteString("\n#### Who decides\n\n")
 	quorum(b, q, room)
 	excluded(b, q, room)

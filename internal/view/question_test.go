@@ -121,6 +121,7 @@ func views() map[string]Asked {
 		// release could not be read.
 		"stored": ended(signing.AwaitingApproval, func(q *Asked) {
 			q.Code, q.Forge, q.News = "3f9c2a7b", nil, News{Unknown: "the last release could not be read"}
+			q.Request.Asking.Subject = "Charge in cents (#12)"
 			q.Request.Decision.Excluded[0].Why += "; " + signing.WhyWrote + "6dcb09b5b578"
 		}),
 		"signing":   ended(signing.Signing, func(q *Asked) { enough(q); q.Tasks[0].State = signing.Queued }),
@@ -155,6 +156,7 @@ func hostileAsked() Asked {
 	o.SourceRepositoryRef, o.SourceRepository, o.Actor, o.BuildTrigger, o.RunInvocationURI, o.BuildSignerURI = bad, bad, bad, bad, "https://github.com/x)<img src=x>", bad
 	o.SourceRepositoryURI = "javascript:alert(1)//github.com"
 	q.News.Subjects, q.News.URL, q.Forge = []string{bad, bad}, "https://evil.example/compare", nil
+	q.Request.Asking.Subject = bad
 	q.Images[0].Platforms = []string{bad}
 	q.Images[1].Annotations = map[string]string{baseName: bad}
 	q.News.BeforeImages = []signing.Image{q.Images[1]}
@@ -236,13 +238,32 @@ func TestAQuestionNamesAuthorAndRestarterFromWhatIsStored(t *testing.T) {
 	}
 }
 
-func TestACheckThatIsToldNoNewsDoesNotSayThatThisIsTheFirst(t *testing.T) {
-	first := views()["first"]
-	if got := Check(first).Summary; strings.Contains(got, "first") || strings.Contains(got, "New since") {
-		t.Errorf("%s", got)
+func TestACheckShowsPlatformsAndWhatIsNewAsTheQuestionDoes(t *testing.T) {
+	q := asked()
+	for what, got := range map[string]string{"question": Question(q), "check": Check(q).Summary} {
+		for _, want := range []string{"linux/amd64, linux/arm64", "- `Charge in cents (#12)`\n", "New since the last signed release", "[`23 commits`]", "base of `registry.acme.dev/payments/web`"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("the %s has no %q:\n%s", what, want, got)
+			}
+		}
 	}
-	if got := Question(first); !strings.Contains(got, "This is the first") {
-		t.Errorf("%s", got)
+	first := views()["first"]
+	for what, got := range map[string]string{"question": Question(first), "check": Check(first).Summary} {
+		if !strings.Contains(got, "This is the first") {
+			t.Errorf("the %s does not say that this is the first release:\n%s", what, got)
+		}
+	}
+}
+
+func TestTheSubjectOfACommitIsShortAndNoMarkup(t *testing.T) {
+	q := asked()
+	q.Forge = nil
+	q.Request.Asking.Subject = "Pay `@acme/all` [now](http://evil.example) " + strings.Repeat("x", 300)
+	got := Question(q)
+	_, line, _ := strings.Cut(got, "- ``Pay ")
+	line, _, _ = strings.Cut(line, "\n")
+	if !strings.HasPrefix(line, "`@acme/all` [now](http://evil.example) xxx") || !strings.HasSuffix(line, "x… ``") && !strings.HasSuffix(line, "x…``") || len([]rune(line)) > maxSubject+10 {
+		t.Errorf("%q in\n%s", line, got)
 	}
 }
 

@@ -133,8 +133,8 @@ func from(b *strings.Builder, q Asked, room limits) {
 		fmt.Fprintf(b, ", %s", name(strings.TrimPrefix(strings.TrimPrefix(o.SourceRepositoryRef, "refs/heads/"), "refs/tags/")))
 	}
 	b.WriteString("\n")
-	if c := commitFacts(q); c != nil && c.Subject != "" {
-		fmt.Fprintf(b, "- %s\n", code(clipped(c.Subject, maxSubject)))
+	if s := subject(q); s != "" {
+		fmt.Fprintf(b, "- %s\n", code(clipped(s, maxSubject)))
 	}
 	if who := authors(q); len(who) > 0 {
 		fmt.Fprintf(b, "- author: %s\n", listed(who, room.people))
@@ -165,6 +165,18 @@ func from(b *strings.Builder, q Asked, room limits) {
 	if q.Request.Source != "" {
 		fmt.Fprintf(b, "- submitted again by a person; first as %s\n", name(q.Request.Source))
 	}
+}
+
+// subject is the first line of the commit: as the forge says now, or as it said
+// when it was decided.
+func subject(q Asked) string {
+	if c := commitFacts(q); c != nil {
+		return c.Subject
+	}
+	if a := q.Request.Asking; a != nil {
+		return a.Subject
+	}
+	return ""
 }
 
 func commitFacts(q Asked) *signing.CommitFacts {

@@ -331,9 +331,9 @@ func (a *asking) asked(ctx context.Context, call bool) view.Asked {
 	for _, t := range a.s.Tasks {
 		q.Tasks = append(q.Tasks, *t)
 	}
-	q.Images = a.images(ctx, r)
+	q.Images = a.w.images(ctx, r)
 	if r.State == signing.AwaitingApproval {
-		q.News = a.news(ctx)
+		q.News = a.w.news(ctx, r)
 	}
 	if call {
 		q.Mentions = a.mentions(ctx)
@@ -341,20 +341,22 @@ func (a *asking) asked(ctx context.Context, call bool) view.Asked {
 	return q
 }
 
-func (a *asking) images(ctx context.Context, r *signing.Request) []signing.Image {
-	f, _, err := facts.Gather(ctx, a.w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, true, r.Submitted)
+// images is what the registry says of what is to be signed; nothing where it cannot
+// be asked.
+func (w *Workflow) images(ctx context.Context, r *signing.Request) []signing.Image {
+	f, _, err := facts.Gather(ctx, w.Registry, r.Identity, r.Origin, r.Policy, r.Artifacts, true, r.Submitted)
 	if err != nil {
-		a.w.Log.Info("the question says nothing of platforms", "request", r.ID, "error", err)
+		w.Log.Info("the question says nothing of platforms", "request", r.ID, "error", err)
 		return nil
 	}
 	return f.Images
 }
 
 // news is what is new since the last signed release of the images.
-func (a *asking) news(ctx context.Context) view.News {
+func (w *Workflow) news(ctx context.Context, r *signing.Request) view.News {
 	var n view.News
-	err := a.w.Store.View(ctx, func(tx *store.Tx) (err error) {
-		n.Before, err = tx.LastRelease(a.r)
+	err := w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		n.Before, err = tx.LastRelease(r)
 		return err
 	})
 	if errors.Is(err, signing.NotFound) {
@@ -363,13 +365,13 @@ func (a *asking) news(ctx context.Context) view.News {
 	if err != nil {
 		return view.News{Unknown: "the last release could not be read"}
 	}
-	from, to := n.Before.Origin, a.r.Origin
-	n.BeforeImages = a.images(ctx, n.Before)
+	from, to := n.Before.Origin, r.Origin
+	n.BeforeImages = w.images(ctx, n.Before)
 	if from.Forge != to.Forge || from.SourceRepositoryIdentifier != to.SourceRepositoryIdentifier {
 		n.Unknown = "the last release was built from another repository"
 		return n
 	}
-	c, err := a.f.Compare(ctx, repositoryOf(to), from.SourceRepositoryDigest, to.SourceRepositoryDigest)
+	c, err := w.Forges[to.Forge].Compare(ctx, repositoryOf(to), from.SourceRepositoryDigest, to.SourceRepositoryDigest)
 	if err != nil {
 		n.Unknown = signing.Public(err).Message
 		return n

@@ -36,7 +36,11 @@ func (d *drive) needsApproval(ctx context.Context, rule *signing.ApprovalRule, a
 	if !why.Pass {
 		return d.deny(ctx, decision.Reasons, nil)
 	}
-	return d.await(ctx)
+	subject := ""
+	if answered != nil && answered.Commit != nil {
+		subject = answered.Commit.Subject
+	}
+	return d.await(ctx, subject)
 }
 
 // submitter excludes the person who submitted a Request again, with all accounts.
@@ -63,8 +67,8 @@ type errRival struct{ id, fix string }
 func (e *errRival) Error() string { return "request " + e.id + " waits already" }
 
 // await puts the Request into the hands of people: in one commit with the event,
-// the job that asks, and the end of those that it takes the place of.
-func (d *drive) await(ctx context.Context) error {
+// the job that asks, and the end of those that it takes the place of. subject is the first line of the commit, for the question.
+func (d *drive) await(ctx context.Context, subject string) error {
 	r := d.request
 	r.Failure = nil
 	var replaced []*signing.Request
@@ -84,7 +88,7 @@ func (d *drive) await(ctx context.Context) error {
 				return &errRival{old.ID, "nothing: that one is newer"}
 			}
 		}
-		r.Asking = &signing.Asking{Round: 1, Nth: nth}
+		r.Asking = &signing.Asking{Round: 1, Nth: nth, Subject: subject}
 		if err := d.move(tx, signing.AwaitingApproval, audit.Event{Kind: audit.RequestDecided, Attrs: audit.Decided(r, d.conf.n)}); err != nil {
 			return err
 		}

@@ -97,7 +97,10 @@ func (w *Workflow) report(ctx context.Context, c *store.Claim, s Snapshot, befor
 		of.Tasks = append(of.Tasks, *t)
 	}
 	if r.Asking != nil {
-		of.Round = r.Asking.Round
+		of.Round, of.Images = r.Asking.Round, w.images(ctx, r)
+		if r.State == signing.AwaitingApproval {
+			of.News = w.news(ctx, r)
+		}
 	}
 	reporter := report.Reporter{Forges: w.Forges}
 	sent, failed := reporter.Post(ctx, of)

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/approval"
+	forges "github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
 	"github.com/sealwright/sealwright/internal/testenv"
+	"github.com/sealwright/sealwright/internal/view"
 	"github.com/sealwright/sealwright/internal/workflow"
 )
 
@@ -169,5 +171,36 @@ func TestAPullRequestThatWasAskedInStaysOpen(t *testing.T) {
 	})
 	if h.forge.Closed(r.Asking.Thread) {
 		t.Error("the pull request was closed")
+	}
+}
+
+// TestTheCheckShowsWhatTheQuestionShows: whoever decides by the check run, which only
+// the service can write, is told as much as in the comment.
+func TestTheCheckShowsWhatTheQuestionShows(t *testing.T) {
+	h := newOffice(t, reporting(asking(1)))
+	first := h.submit("first")
+	if _, err := h.says(h.ann, approval.VerbApprove, first); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.ended(first.ID); r.State != signing.Completed {
+		t.Fatalf("%s: %+v", r.State, r.Failure)
+	}
+	h.waits("the first report", h.reported)
+	r := h.submit("second")
+	h.waits("the second report", h.reported)
+	mine, err := h.forge.Mine(t.Context(), r.Asking.Thread, view.QuestionMarker(r.ID, 1))
+	if err != nil || len(mine) != 1 {
+		t.Fatalf("the question: %v %+v", err, mine)
+	}
+	check, err := h.forge.ReadCheck(t.Context(), forges.Repository{}, "2")
+	if err != nil || check.Key != r.ID {
+		t.Fatalf("the check: %v %+v", err, check)
+	}
+	for what, text := range map[string]string{"question": mine[0].Body, "check": check.Summary} {
+		for _, want := range []string{"\n  linux/", "- `a change`\n", "New since the last signed release", first.ID, "- the same commit", "policy: as before"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the %s has no %q:\n%s", what, want, text)
+			}
+		}
 	}
 }
