@@ -34,6 +34,11 @@ does that.
 
 Usage:
   sealwright policy check PATHS...
+  sealwright policy check --repository FILE [PATHS...]
+
+Flags:
+  --repository FILE   read FILE as a repository's own policy, .sealwright/policy.yml,
+                      and say what it narrows; with PATHS, of which policies of theirs
 `
 
 const policyTestUsage = `Run the cases that are kept beside policies, *.test.yaml: facts of a build, and the
@@ -131,9 +136,16 @@ func mistakes(w io.Writer, err error) int {
 }
 
 func runPolicyCheck(args []string, s streams) int {
-	paths, code, done := policyPaths(flag.NewFlagSet("policy check", flag.ContinueOnError), args, policyCheckUsage, s)
-	if done {
+	flags := flag.NewFlagSet("policy check", flag.ContinueOnError)
+	own := flags.String("repository", "", "")
+	paths, code, done := parse(flags, args, policyCheckUsage, s)
+	switch {
+	case done:
 		return code
+	case *own != "":
+		return checkRepository(*own, paths, s)
+	case len(paths) == 0:
+		return misused(s, "no policies are named", policyCheckUsage)
 	}
 	set, cases, err := readPolicies(paths)
 	if err != nil {

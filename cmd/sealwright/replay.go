@@ -22,16 +22,23 @@ the facts of each request, as they were recorded.
 
 Usage:
   sealwright policy replay [flags] PATHS...
+  sealwright policy replay --repository FILE [flags] PATHS...
 
 Flags:
   --since TIME        requests not older than this, as in 90d or 12h (default 90d)
   --before PATH       compare with the policies of PATH, a folder or file; without it,
                       with what was decided then
+  --repository FILE   what FILE would mean as the repository's own policy,
+                      .sealwright/policy.yml, under the policies of PATHS; --before is
+                      then the file before, and without it there was none
   --project NAME      of this project only
+  --source NAME       of builds of this repository only, OWNER/NAME
   --limit N           at most so many requests, the newest (default 10000)
   --json              print each request whose decision differs as a line of JSON
 ` + onlineUsage + `
-Exit codes: 0 nothing would change, 3 something would, 1 something could not be told.
+Exit codes: 0 nothing would change, 3 something would, 1 something could not be told:
+what a forge answered is not recorded. With --before, questions that both policies ask
+are taken as answered as they were then.
 Needs the role auditor or admin. What key owners demand is not looked at.
 `
 
@@ -47,24 +54,24 @@ const (
 
 // replay holds recorded requests against policies.
 type replay struct {
-	client         *api.Client
-	token          string
-	before         *policy.Set // nil: what was decided
-	after          *policy.Set
-	project        string
-	oldest         time.Time
-	limit          int
-	json           bool
-	s              streams
-	wait           func(context.Context, time.Duration) error
-	looked, failed int
-	changes        []replayed
+	client *api.Client
+	token  string
+	// compare decides one recorded request before and after.
+	compare         func([]policy.Past) policy.Replay
+	project, source string
+	oldest          time.Time
+	limit           int
+	json            bool
+	s               streams
+	wait            func(context.Context, time.Duration) error
+	looked, failed  int
+	changes         []replayed
 }
 
 // replayed is a request about which a decision differs.
 type replayed struct {
 	ID      string         `json:"id"`
-	Change  string         `json:"change"` // newly refused, newly allowed, newly asks people, asks nobody any more
+	Change  string         `json:"change"` // as change names it
 	Before  signing.Effect `json:"before"`
 	After   signing.Effect `json:"after"`
 	Policy  string         `json:"policy"`
@@ -76,9 +83,10 @@ type replayed struct {
 func runPolicyReplay(args []string, s streams) int {
 	set := flag.NewFlagSet("policy replay", flag.ContinueOnError)
 	o := onlineFlags(set)
-	since, before := set.String("since", "90d", ""), set.String("before", "", "")
+	since, before, own := set.String("since", "90d", ""), set.String("before", "", ""), set.String("repository", "", "")
 	r := replay{s: s, wait: wait}
 	set.StringVar(&r.project, "project", "", "")
+	set.StringVar(&r.source, "source", "", "")
 	set.IntVar(&r.limit, "limit", 10000, "")
 	set.BoolVar(&r.json, "json", false, "")
 	paths, code, done := policyPaths(set, args, policyReplayUsage, s)
@@ -90,13 +98,8 @@ func runPolicyReplay(args []string, s streams) int {
 		return misused(s, "--since is a time as in 90d or 12h, --limit 1 or more", policyReplayUsage)
 	}
 	r.oldest = time.Now().Add(-age)
-	if r.after, _, err = readPolicies(paths); err != nil {
+	if r.compare, err = comparing(paths, *before, *own); err != nil {
 		return mistakes(s.err, err)
-	}
-	if *before != "" {
-		if r.before, _, err = readPolicies([]string{*before}); err != nil {
-			return mistakes(s.err, err)
-		}
 	}
 	if r.client, r.token, err = o.open(s.in); err != nil {
 		explain(s.err, "asking the service", err)
@@ -107,6 +110,36 @@ func runPolicyReplay(args []string, s streams) int {
 		return ask(s, "replaying", func(context.Context) error { return err })
 	}
 	return r.report()
+}
+
+// comparing returns the comparison that the flags ask for.
+func comparing(paths []string, before, own string) (func([]policy.Past) policy.Replay, error) {
+	after, _, err := readPolicies(paths)
+	if err != nil {
+		return nil, err
+	}
+	if own == "" {
+		var was *policy.Set
+		if before != "" {
+			was, _, err = readPolicies([]string{before})
+		}
+		return func(past []policy.Past) policy.Replay { return policy.Compare(was, after, past) }, err
+	}
+	var texts [2][]byte
+	for i, file := range []string{before, own} {
+		if file == "" {
+			continue // nil is no file
+		}
+		if texts[i], err = readRepositoryPolicy(file); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := policy.LoadRepositoryPolicy(texts[1]); err != nil {
+		return nil, err
+	}
+	return func(past []policy.Past) policy.Replay {
+		return policy.CompareRepository(after, texts[0], texts[1], past)
+	}, nil
 }
 
 // parseAge reads 90d, or a duration as Go writes them.
@@ -144,6 +177,9 @@ func (r *replay) run(ctx context.Context) error {
 				fmt.Fprintln(r.s.err, "sealwright: there are more; raise --limit")
 				return nil
 			}
+			if r.source != "" && one.Origin.Repository != r.source {
+				continue
+			}
 			r.looked++
 			if err := r.look(ctx, one); err != nil {
 				return err
@@ -159,14 +195,10 @@ func (r *replay) run(ctx context.Context) error {
 // others are looked at.
 func (r *replay) look(ctx context.Context, one api.Summary) error {
 	var facts signing.Facts
-	was := signing.Effect("")
+	var full api.Request
 	err := r.patiently(ctx, func() (err error) {
-		if facts, err = r.client.Facts(ctx, r.token, one.ID); err != nil || r.before != nil {
-			return err
-		}
-		full, err := r.client.GetAs(ctx, one.ID, r.token, 0, 0)
-		if full.Decision != nil {
-			was = full.Decision.Effect
+		if facts, err = r.client.Facts(ctx, r.token, one.ID); err == nil {
+			full, err = r.client.GetAs(ctx, one.ID, r.token, 0, 0)
 		}
 		return err
 	})
@@ -177,26 +209,35 @@ func (r *replay) look(ctx context.Context, one api.Summary) error {
 		r.failed++
 		explain(r.s.err, "reading "+one.ID, err)
 		return nil
-	case r.before != nil:
-		_, was, _ = r.before.Judge(facts)
-	case was == "":
+	case full.Decision == nil:
 		return nil // it was withdrawn before anything was decided
 	}
-	p, is, reasons := r.after.Judge(facts)
-	if is == was {
-		return nil
+	decided := &signing.Request{ID: one.ID, Decision: &signing.Decision{Effect: full.Decision.Effect, Reasons: full.Decision.Reasons}}
+	out := r.compare([]policy.Past{policy.PastOf(decided, facts)})
+	r.failed += len(out.Unknown)
+	for _, c := range out.Unknown {
+		fmt.Fprintf(r.s.err, "sealwright: %s cannot be told: %s\n", one.ID, shown(strings.Join(because(c), "; ")))
 	}
-	c := replayed{ID: one.ID, Change: change(was, is), Before: was, After: is, Policy: one.Policy, Commit: one.Origin.Commit, Image: one.Artifact.Artifact().String()}
-	if p != nil {
-		c.Policy = p.Project() + "/" + p.Name()
-	}
-	for _, f := range reasons.Failures() {
-		if is == signing.Deny {
-			c.Because = append(c.Because, f.Rule+": wanted "+f.Wanted+", found "+f.Found)
+	for _, kind := range [][]policy.Change{out.Refused, out.Allowed, out.Approvals} {
+		for _, c := range kind {
+			r.changes = append(r.changes, replayed{
+				ID: one.ID, Change: change(c.Before, c.After), Before: c.Before, After: c.After, Policy: strings.Trim(full.Project+"/"+c.Policy, "/"),
+				Commit: one.Origin.Commit, Image: one.Artifact.Artifact().String(), Because: because(c),
+			})
 		}
 	}
-	r.changes = append(r.changes, c)
 	return nil
+}
+
+// because says why a request would be refused.
+func because(c policy.Change) (out []string) {
+	if c.After != signing.Deny {
+		return nil
+	}
+	for _, f := range c.Reasons.Failures() {
+		out = append(out, f.Rule+": wanted "+f.Wanted+", found "+f.Found)
+	}
+	return out
 }
 
 // change names the way from one effect to another.
@@ -206,6 +247,8 @@ func change(was, is signing.Effect) string {
 		return "newly refused"
 	case was == signing.Deny:
 		return "newly allowed"
+	case is == was:
+		return "asks people otherwise"
 	case is == signing.NeedsApproval:
 		return "newly asks people"
 	}
@@ -253,7 +296,7 @@ func (r *replay) report() int {
 		}
 	}
 	var parts []string
-	for _, name := range []string{"newly refused", "newly allowed", "newly asks people", "asks nobody any more"} {
+	for _, name := range []string{"newly refused", "newly allowed", "newly asks people", "asks people otherwise", "asks nobody any more"} {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[name], name))
 	}
 	fmt.Fprintf(r.s.err, "%d requests looked at: %s", r.looked, strings.Join(parts, ", "))

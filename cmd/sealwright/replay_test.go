@@ -62,6 +62,28 @@ func TestReplaySaysWhatAChangedPolicyWouldDecide(t *testing.T) {
 			t.Errorf("a wider policy, %v: exit code %d, %+v, %s", before, code, got, said)
 		}
 	}
+	own := filepath.Join(dir, "policy.yml")
+	w.check(os.WriteFile(own, []byte("apiVersion: sealwright.dev/v1\npolicies: {all: {origin: {refs: [refs/heads/next]}}}\n"), 0o600))
+	if code, got, said := replay("--repository", own, same); code != exitDenied || len(got) != 1 || got[0].ID != signed || got[0].Change != "newly refused" || !strings.Contains(strings.Join(got[0].Because, " "), "repository_policy.origin.refs") {
+		t.Errorf("a repository's own policy: exit code %d, %+v, %s", code, got, said)
+	}
+	if code, got, said := replay("--repository", own, "--before", own, same); code != exitOK || len(got) != 0 {
+		t.Errorf("the same policy of the repository: exit code %d, %+v, %s", code, got, said)
+	}
+	if code, _, said := replay("--repository", same, same); code != exitError || !strings.Contains(said, ".sealwright/policy.yml:") {
+		t.Errorf("what is none: exit code %d, %s", code, said)
+	}
+	if code, got, said := replay("--source", "acme/other", narrow); code != exitOK || !strings.Contains(said, "0 requests looked at") {
+		t.Errorf("of another repository: exit code %d, %+v, %s", code, got, said)
+	}
+	// A question to the forge that was never asked: whether it passes is not known.
+	asks := file("asks", "      ref_protected: true\n", "      ref_protected: true\n      verify: {run: true}\n")
+	if code, got, said := replay(asks); code != exitError || len(got) != 0 || !strings.Contains(said, signed+" cannot be told: origin.verify.run") || !strings.Contains(said, "1 that cannot be told") {
+		t.Errorf("a policy that asks the forge: exit code %d, %+v, %s", code, got, said)
+	}
+	if code, got, said := replay("--before", asks, asks); code != exitOK || len(got) != 0 {
+		t.Errorf("policies that ask the same: exit code %d, %+v, %s", code, got, said)
+	}
 	if code, got, said := replay("--since", "1ns", narrow); code != exitOK || !strings.Contains(said, "0 requests looked at") {
 		t.Errorf("of the last nanosecond: exit code %d, %+v, %s", code, got, said)
 	}

@@ -109,6 +109,10 @@ func (a asked) branches(want branch) signing.Reason {
 	if a.origin.SourceRepositoryDigest == "" {
 		return node(rule, append(children, noCommit(rule+".contains", "the commit is on "+oneOf(want.Of)))...)
 	}
+	if len(was) == 0 && len(want.Of) > 0 {
+		// No branch at all was answered for: nothing was found that could be wrong.
+		return node(rule, append(children, a.silent(rule+".contains", signing.PartBranches+" "+want.Of[0], "the commit is on "+oneOf(want.Of)))...)
+	}
 	return node(rule, append(children, leaf(rule+".contains", contains, "the commit is on "+oneOf(want.Of), strings.Join(was, "; "), "sign a commit that was merged into the branch"))...)
 }
 

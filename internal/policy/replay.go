@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -14,6 +15,8 @@ type Past struct {
 	// Passed says that the service's policy refused nothing then, with answers of
 	// the forge that Facts may not hold any more.
 	Passed bool
+	// Effect is what was decided.
+	Effect signing.Effect
 }
 
 // PastOf returns what is recorded of a decided Request, with its Facts.
@@ -22,7 +25,7 @@ func PastOf(r *signing.Request, f signing.Facts) Past {
 	others := slices.ContainsFunc(failed, func(l signing.Reason) bool {
 		return l.Rule != ruleRepository && !strings.HasPrefix(l.Rule, ruleRepository+".")
 	})
-	return Past{ID: r.ID, Facts: f, Passed: r.Decision.Effect != signing.Deny || len(failed) > 0 && !others}
+	return Past{ID: r.ID, Facts: f, Effect: r.Decision.Effect, Passed: r.Decision.Effect != signing.Deny || len(failed) > 0 && !others}
 }
 
 // Change is a recorded request that would be decided otherwise.
@@ -45,13 +48,28 @@ type Replay struct {
 	Unknown []Change
 }
 
-// Compare decides recorded requests with two sets of policies, in their order.
-// Nobody is asked anything anew: answers of the forge are those of then, and a
-// rule that asks for more is in Unknown, unless another rule refuses as well.
+// Compare decides recorded requests with two sets of policies, in their order;
+// before is nil for what was decided then. Nobody is asked anything anew. What a
+// forge answered then may not be recorded: where the service's policy passed, and
+// both sets ask it the same, it would answer the same. A rule that asks for more is
+// in Unknown, unless another rule refuses as well.
 func Compare(before, after *Set, past []Past) Replay {
 	var out Replay
 	for _, p := range past {
-		out.add(p, judge(before, p.Facts), judge(after, p.Facts))
+		is := judge(after, p.Facts)
+		if before == nil {
+			was := outcome{effect: p.Effect}
+			if is.effect == p.Effect {
+				was.rule = is.rule // whom they asked then is not compared
+			}
+			out.add(p, was, is)
+			continue
+		}
+		was := judge(before, p.Facts)
+		if p.Passed && was.unanswered() {
+			is, was = is.answeredAs(was), was.answeredAs(was)
+		}
+		out.add(p, was, is)
 	}
 	return out
 }
@@ -89,14 +107,38 @@ func withPolicyFile(f signing.Facts, text []byte) signing.Facts {
 type outcome struct {
 	effect  signing.Effect
 	rule    *signing.ApprovalRule
+	asks    *signing.ApprovalRule // whom it would ask if nothing refused
+	by      *Policy               // nil if none was found
 	reasons signing.Reason
+}
+
+// answeredAs is o where all that refuses it are questions that was, which passed,
+// asked as well and whose answers are not recorded: then they passed for o, too.
+func (o outcome) answeredAs(was outcome) outcome {
+	if !o.unanswered() || !sameQuestions(o.by, was.by) {
+		return o
+	}
+	asked := was.reasons.Failures()
+	for _, f := range o.reasons.Failures() {
+		if !slices.ContainsFunc(asked, func(a signing.Reason) bool { return a.Rule == f.Rule && a.Wanted == f.Wanted }) {
+			return o
+		}
+	}
+	out := outcome{effect: signing.Allow, rule: o.asks, asks: o.asks, reasons: o.reasons}
+	if out.rule != nil {
+		out.effect = signing.NeedsApproval
+	}
+	return out
 }
 
 func judge(s *Set, f signing.Facts) outcome {
 	p, effect, reasons := s.Judge(f)
 	out := outcome{effect: effect, reasons: reasons}
+	if p != nil {
+		out.asks, out.by = p.ApprovalsWith(f.Forge), p
+	}
 	if effect == signing.NeedsApproval {
-		out.rule = p.ApprovalsWith(f.Forge)
+		out.rule = out.asks
 	}
 	return out
 }
@@ -117,6 +159,30 @@ func judgeOwn(s *Set, p Past, text []byte) outcome {
 		out.effect = signing.NeedsApproval
 	}
 	return out
+}
+
+// sameQuestions reports whether two policies want the same answers of a forge. The
+// reason for a part that was not asked does not say all that is wanted of it.
+func sameQuestions(a, b *Policy) bool {
+	if a == nil || b == nil || a.ReadsRepositoryPolicy() != b.ReadsRepositoryPolicy() {
+		return false
+	}
+	wants := func(p *Policy) any {
+		out := []any{p.rules.Bind}
+		o := p.rules.Origin
+		if o == nil {
+			return out
+		}
+		out = append(out, o.Verify, o.Reachable, p.wantsProtected())
+		if g := o.GitHub; g != nil {
+			out = append(out, g.Builder, g.RunnerGroups, g.RunnerLabels)
+		}
+		if g := o.GitLab; g != nil {
+			out = append(out, g.RunnerTags, g.Variables)
+		}
+		return out
+	}
+	return reflect.DeepEqual(wants(a), wants(b))
 }
 
 // unanswered reports whether nothing but questions that were not asked refuses.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -99,6 +100,54 @@ func LoadRepositoryPolicy(text []byte) (*RepositoryPolicy, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// RepositoryWord is one word of a repository's own policy, with what it says.
+type RepositoryWord struct {
+	Policy string // empty: of every policy
+	Word   string // "origin.refs"
+	Value  string // as JSON
+}
+
+// RepositoryWords lists what a repository's own policy says, by policy and word. The
+// error is that of LoadRepositoryPolicy.
+func RepositoryWords(text []byte) ([]RepositoryWord, error) {
+	if _, err := LoadRepositoryPolicy(text); err != nil {
+		return nil, err
+	}
+	var d struct {
+		APIVersion string                `yaml:"apiVersion"`
+		Policies   map[string]config.Raw `yaml:"policies"`
+	}
+	if err := config.Decode(RepositoryFile, text, &d); err != nil {
+		return nil, err
+	}
+	var out []RepositoryWord
+	for _, name := range slices.Sorted(maps.Keys(d.Policies)) {
+		of := name
+		if name == forAll {
+			of = ""
+		}
+		out = append(out, listWords(of, "", d.Policies[name].Value())...)
+	}
+	return out, nil
+}
+
+// listWords lists the words below a value.
+func listWords(of, at string, value any) []RepositoryWord {
+	below, ok := value.(map[string]any)
+	if !ok {
+		raw, err := json.Marshal(value)
+		if err != nil {
+			raw = []byte("?") // a value of YAML has none that JSON lacks
+		}
+		return []RepositoryWord{{Policy: of, Word: at, Value: string(raw)}}
+	}
+	var out []RepositoryWord
+	for _, k := range slices.Sorted(maps.Keys(below)) {
+		out = append(out, listWords(of, config.Key(at, k), below[k])...)
+	}
+	return out
 }
 
 func (l *loader) narrowWords(s scope, r rules) {
