@@ -133,7 +133,7 @@ func from(b *strings.Builder, q Asked, room limits) {
 		fmt.Fprintf(b, ", %s", name(strings.TrimPrefix(strings.TrimPrefix(o.SourceRepositoryRef, "refs/heads/"), "refs/tags/")))
 	}
 	b.WriteString("\n")
-	if s := subject(q); s != "" {
+	if s := subjectLine(q); s != "" {
 		fmt.Fprintf(b, "- %s\n", code(clipped(s, maxSubject)))
 	}
 	if who := authors(q); len(who) > 0 {
@@ -167,9 +167,9 @@ func from(b *strings.Builder, q Asked, room limits) {
 	}
 }
 
-// subject is the first line of the commit: as the forge says now, or as it said
+// subjectLine is the first line of the commit: as the forge says now, or as it said
 // when it was decided.
-func subject(q Asked) string {
+func subjectLine(q Asked) string {
 	if c := commitFacts(q); c != nil {
 		return c.Subject
 	}
