@@ -160,8 +160,19 @@ func (q *inquiry) same(a signing.Artifact) bool {
 func (q *inquiry) tasks(r evidence.Report) []signing.Task {
 	var out []signing.Task
 	for _, t := range r.Evidence.Tasks {
-		if q.same(t.Artifact) {
+		if q.same(t.Artifact) || len(q.tags(t)) > 0 {
 			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// tags returns the tags that a task with a part bound to the image.
+func (q *inquiry) tags(t signing.Task) []string {
+	var out []string
+	for _, c := range t.Changes {
+		if t.Artifact.Repository == q.artifact.Repository && c.Digest == q.artifact.Digest {
+			out = append(out, c.Tag)
 		}
 	}
 	return out
@@ -213,9 +224,16 @@ func (q *inquiry) answer(w io.Writer) int {
 		q.printReport(w, r)
 		q.printProof(w, r, t)
 	}
+	looked := technologies(nil)
 	for _, r := range q.over {
 		for _, t := range q.tasks(r) {
-			if t.Envelope != nil && t.State != signing.TaskFailed && !there[signing.DigestOf(t.Envelope.Bytes)] {
+			if t.Envelope == nil || t.State == signing.TaskFailed {
+				continue
+			}
+			if _, ok := looked[t.Step.Method]; !ok {
+				good++
+				q.printElsewhere(w, r, t)
+			} else if !there[signing.DigestOf(t.Envelope.Bytes)] {
 				alarms++
 				fmt.Fprintf(w, "\nsigned, and gone: %s by %s of %s is not in the registry any more\n", t.Step.Method, t.Step.Key, r.Evidence.Request.ID)
 			}
@@ -243,6 +261,22 @@ func (q *inquiry) answer(w io.Writer) int {
 		fmt.Fprintln(w, "\nunknown: not signed by this service, and nobody asked for it")
 	}
 	return exitUnknown
+}
+
+// printElsewhere prints a signature that is not in the image's registry, where this
+// program does not look.
+func (q *inquiry) printElsewhere(w io.Writer, r evidence.Report, t signing.Task) {
+	what := t.Step.Method
+	if tags := q.tags(t); len(tags) > 0 {
+		what += " " + printable(strings.Join(tags, ", "))
+	}
+	fmt.Fprintf(w, "\nsigned and asked for: %s by %s\n", what, t.Step.Key)
+	for _, l := range t.Locations {
+		fmt.Fprintf(w, "  at         %s\n", printable(l.URI))
+	}
+	fmt.Fprintln(w, "  note       it was there when it was published; this command reads the image's registry only")
+	q.printReport(w, r)
+	q.printProof(w, r, t)
 }
 
 // maker returns the task that made a signature.

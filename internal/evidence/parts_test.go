@@ -167,3 +167,65 @@ func TestRequestIsGivenOnlyToLaterAttemptsOfItsRun(t *testing.T) {
 		refused(t, "another "+name, attached(name, value), s.options())
 	}
 }
+
+// together returns the evidence of a Request that moved one tag of a repository,
+// bound another and withdrew the trust in a third.
+func together(t testing.TB) sample {
+	t.Helper()
+	e := testenv.New(t, testenv.Options{Policy: testenv.PolicySigning(testenv.DCT), Trusted: []string{"payments/web"}})
+	s := e.Start(nil)
+	tag := func(name, content string) signing.Artifact {
+		a := e.ImageIn("payments/web", name, content)
+		a.Tag = name
+		return a
+	}
+	job := devworld.NewGitHubJob()
+	submit(t, e, s, job, tag("v1", "1"), tag("v2", "2"))
+	job.RunID = "9101"
+	id, capability := submit(t, e, s, job, tag("v1", "3"), tag("v3", "4"), signing.Artifact{Repository: tag("v2", "2").Repository, Tag: "v2"})
+	return sample{raw: take(t, s, id, capability, ""), signer: e.LogSigner()}
+}
+
+func TestWhatWasChangedTogetherIsTiedToTheLog(t *testing.T) {
+	s := together(t)
+	if n := everyStatement(t, s, s.options()); n < 300 {
+		t.Errorf("only %d changes were tried", n)
+	}
+}
+
+// TestChangesOtherThanThoseOfTheBasisAreRefusedThoughTheyWereLogged: an altered
+// service with the log's key may log what it wants, and the signed bytes contradict it.
+func TestChangesOtherThanThoseOfTheBasisAreRefusedThoughTheyWereLogged(t *testing.T) {
+	s := together(t)
+	if c := s.content(t); len(c.Tasks) != 1 || len(c.Tasks[0].Changes) != 3 || len(c.Tasks[0].Intent.Differences) != 3 {
+		t.Fatalf("%+v", c.Tasks)
+	}
+	rebase := func(e *evidence.Evidence) {
+		digest, err := e.Request.Decision.Basis.Digest()
+		ok(t, err)
+		e.Request.Decision.BasisDigest = digest
+	}
+	for what, change := range map[string]func(e *evidence.Evidence, task *signing.Task){
+		"another digest bound":      func(_ *evidence.Evidence, task *signing.Task) { task.Changes[0].Digest = signing.DigestOf(nil) },
+		"a change less":             func(_ *evidence.Evidence, task *signing.Task) { task.Changes = task.Changes[:2] },
+		"another part":              func(_ *evidence.Evidence, task *signing.Task) { task.Part = "targets/other" },
+		"a tag untrusted less":      func(e *evidence.Evidence, _ *signing.Task) { e.Request.Untrust = nil },
+		"another tag untrusted":     func(e *evidence.Evidence, _ *signing.Task) { e.Request.Untrust[0].Tag = "v9" },
+		"differences of other tags": func(_ *evidence.Evidence, task *signing.Task) { task.Intent.Differences[0].Tag = "v9" },
+		"a difference less":         func(_ *evidence.Evidence, task *signing.Task) { task.Intent.Differences = task.Intent.Differences[1:] },
+		"where a tag came from": func(_ *evidence.Evidence, task *signing.Task) {
+			task.Intent.Differences[0].From = signing.DigestOf(nil)
+		},
+		"all of it but the signature": func(e *evidence.Evidence, task *signing.Task) {
+			e.Request.Untrust[0].Tag, task.Changes[2].Tag, task.Intent.Differences[1].Tag = "v9", "v9", "v9"
+			e.Request.Decision.Basis.Untrust[0].Tag = "v9"
+			rebase(e)
+		},
+	} {
+		e := s.content(t)
+		change(e, &e.Tasks[0])
+		refused(t, what, relogged(t, s, e), s.options())
+	}
+	_, err := evidence.Verify(relogged(t, s, s.content(t)), s.options())
+	ok(t, err)
+}

@@ -142,7 +142,11 @@ func everyStatement(t *testing.T, s sample, o evidence.Options) (n int) {
 				continue // it does not say anything else
 			}
 			n++
-			if _, err := evidence.Verify(raw, o); !errors.Is(err, signing.Invalid) {
+			_, err := evidence.Verify(raw, o)
+			if chain, ok := change.Interface().([]string); ok && strings.HasSuffix(path, ".Chain") && old.Len() > 0 && len(chain) > 0 && chain[0] == old.Index(0).String() {
+				continue // certificates above the leaf come along and say nothing
+			}
+			if !errors.Is(err, signing.Invalid) {
 				t.Errorf("%s: %v for %v: %v", path, change, old, err)
 			}
 		}
