@@ -2,6 +2,8 @@
 # what is copied here.
 #
 #   server   the service
+#   server-pkcs11  the service with the C library, for keys in hardware security modules:
+#            a static program cannot load their makers' libraries
 #   gitlab   sealwright-ci on BusyBox: GitLab starts a shell in a job's image
 #   ci       sealwright-ci alone, for a GitHub container action. It stays the last stage:
 #            GitHub builds the last one where action.yml says `image: Dockerfile`
@@ -14,6 +16,7 @@
 #   make dist && docker buildx build --build-context service=dist --build-context step=dist ...
 
 ARG GO=docker.io/library/golang:1.26-bookworm
+ARG DEBIAN=docker.io/library/debian:bookworm-slim
 ARG BUSYBOX=docker.io/library/busybox:1.37-musl
 
 FROM ${GO} AS source
@@ -43,6 +46,23 @@ WORKDIR /var/lib/sealwright
 VOLUME /var/lib/sealwright
 EXPOSE 8443
 # For Docker; Kubernetes asks /readyz itself. It needs server.admin_socket.
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/usr/bin/sealwrightd", "health", "--config", "/etc/sealwright/sealwright.yaml"]
+ENTRYPOINT ["/usr/bin/sealwrightd"]
+CMD ["serve", "--config", "/etc/sealwright/sealwright.yaml"]
+
+FROM source AS service-pkcs11
+ARG VERSION=devel
+RUN CGO_ENABLED=1 go build -trimpath -mod=readonly -buildvcs=false -tags sqlite_omit_load_extension,timetzdata \
+	-ldflags "-s -w -X main.stamped=${VERSION}" -o /sealwrightd ./cmd/sealwrightd && mkdir -p -m 0700 /state/sealwright
+
+FROM ${DEBIAN} AS server-pkcs11
+COPY --from=service-pkcs11 /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=service-pkcs11 /sealwrightd /usr/bin/sealwrightd
+COPY --from=service-pkcs11 --chown=65532:65532 /state /var/lib
+USER 65532:65532
+WORKDIR /var/lib/sealwright
+VOLUME /var/lib/sealwright
+EXPOSE 8443
 HEALTHCHECK --interval=30s --timeout=5s CMD ["/usr/bin/sealwrightd", "health", "--config", "/etc/sealwright/sealwright.yaml"]
 ENTRYPOINT ["/usr/bin/sealwrightd"]
 CMD ["serve", "--config", "/etc/sealwright/sealwright.yaml"]

@@ -72,6 +72,7 @@ var importers = map[string][]string{
 	"C":                                  {"internal/key/pkcs11"},
 	"github.com/mattn/go-sqlite3":        {"internal/store"},
 	"github.com/miekg/pkcs11":            {"internal/key/pkcs11"},
+	"github.com/ThalesGroup/crypto11":    {"internal/key/pkcs11"},
 	module + "/internal/devworld":        {"cmd/sealwrightd", "internal/testenv", "internal/scenario"},
 	module + "/internal/devworld/lab":    {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
 	module + "/internal/devworld/hub":    {"cmd/sealwrightd", "internal/testenv", "internal/devworld", "internal/scenario"},
@@ -88,7 +89,7 @@ var fences = map[string]string{
 
 // cgo lists the packages of others that may use cgo, the standard library's
 // aside (each of those has a form without).
-var cgo = []string{"github.com/mattn/go-sqlite3", "github.com/miekg/pkcs11"}
+var cgo = []string{"github.com/mattn/go-sqlite3", "github.com/miekg/pkcs11", "github.com/ThalesGroup/crypto11"}
 
 // signingLibraries and cloudSDKs are prefixes of import paths.
 var (

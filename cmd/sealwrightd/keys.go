@@ -27,7 +27,7 @@ import (
 
 // tryOpen opens what serve opens, except database, TLS files and listeners.
 func tryOpen(ctx context.Context, c *loaded) error {
-	ring, err := key.Open(ctx, c.Keys, key.Options{})
+	ring, err := key.Open(ctx, c.Keys, key.Options{PKCS11: modules()})
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func openRing(ctx context.Context, path string) (*loaded, *key.Ring, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	ring, err := key.Open(ctx, c.Keys, key.Options{})
+	ring, err := key.Open(ctx, c.Keys, key.Options{PKCS11: modules()})
 	return c, ring, err
 }
 

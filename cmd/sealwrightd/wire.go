@@ -39,7 +39,7 @@ type service struct {
 // open builds the service. A configured key, secret or file that cannot be
 // used stops the start; a remote that is down does not.
 func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
-	ring, err := key.Open(ctx, c.Keys, key.Options{})
+	ring, err := key.Open(ctx, c.Keys, key.Options{PKCS11: modules()})
 	if err != nil {
 		return nil, err
 	}

@@ -51,6 +51,12 @@ type Config struct {
 	// SEC 1, PKCS#1, the encrypted key file of cosign, or an armored OpenPGP secret
 	// key, whose primary key signs.
 	File config.Secret `yaml:"file"`
+	// PKCS11 names a key in a hardware security module, in place of File.
+	PKCS11 PKCS11 `yaml:"pkcs11"`
+	// Public refers to the public half of such a key in PEM. Where it or Certificates
+	// is there, a module that cannot be reached at the start changes nothing: the key
+	// is opened when the module is back. Without, the key is off until a restart.
+	Public config.Secret `yaml:"public"`
 	// Passphrase is set exactly when the key is encrypted.
 	Passphrase config.Secret `yaml:"passphrase"`
 	// Certificates refers to the certificate chain in PEM, leaf first. The leaf
@@ -154,8 +160,13 @@ func (c *checker) key(at string, k Config) {
 	if !reID.MatchString(k.ID) {
 		c.Add(at+".id", "%q is not an id; use 1 to 63 of a-z, 0-9, '.', '_', '-', beginning and ending with a letter or digit", k.ID)
 	}
-	if k.File == "" {
+	switch {
+	case k.PKCS11 != (PKCS11{}):
+		c.pkcs11(at, k)
+	case k.File == "":
 		c.Add(at+".file", "is missing; name the PEM file of the private key, as in file:/etc/sealwright/release.pem")
+	case k.Public != "":
+		c.Add(at+".public", "is for keys of pkcs11; a key in a file has its public half there")
 	}
 	if len(k.Methods) == 0 {
 		c.Add(at+".methods", "is missing; list the signing methods that may use the key, as in [cosign]")

@@ -144,7 +144,7 @@ func again(t *testing.T) Config {
 	t.Helper()
 	file, _ := secretKey(t, "secret", false)
 	ring := open(t, Options{Now: atNow}, pgpConf(t, file, "secret", nil))
-	cert := keytest.OpenPGP(t, ring.keys["k"].signer(), pgpMade.Add(time.Second), 0)
+	cert := keytest.OpenPGP(t, signerOf(t, ring), pgpMade.Add(time.Second), 0)
 	return pgpConf(t, file, "secret", cert)
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -40,6 +41,8 @@ type Options struct {
 	// called once for each key, before the proof of possession, which uses the
 	// signer once.
 	Wrap func(id string, s crypto.Signer) crypto.Signer
+	// PKCS11 opens keys of hardware security modules; nil where this program cannot.
+	PKCS11 Backend
 }
 
 // Key is one opened key. It shows its public half; formatted or encoded, it
@@ -49,8 +52,10 @@ type Key struct {
 	version string
 	config  Config
 	// signer is a function, not a value: packages that print structs cannot
-	// look into it.
-	signer func() crypto.Signer
+	// look into it. It is Unavailable for a module that cannot be reached now.
+	signer func(ctx context.Context) (crypto.Signer, error)
+	// failed is told of each use that failed; nil where nothing is to be done.
+	failed func()
 	slots  chan struct{}
 	pgp    *openpgp.Certificate // nil without one
 }
@@ -59,6 +64,7 @@ type Key struct {
 // used by many goroutines.
 type Ring struct {
 	keys   map[string]*Key
+	off    map[string]error // keys of which nothing is known, and why
 	digest signing.Digest
 	o      Options
 }
@@ -74,12 +80,16 @@ func Open(ctx context.Context, keys []Config, o Options) (*Ring, error) {
 	if err := Check(keys).Err(); err != nil {
 		return nil, fmt.Errorf("opening keys: %w", err)
 	}
-	r := &Ring{keys: map[string]*Key{}, o: o}
+	r := &Ring{keys: map[string]*Key{}, off: map[string]error{}, o: o}
 	var failed []string
 	code := signing.Invalid
 	byVersion := map[string]string{}
 	for _, c := range keys {
 		k, err := r.open(ctx, c)
+		if err != nil && c.PKCS11 != (PKCS11{}) && signing.CodeOf(err) == signing.Unavailable {
+			r.off[c.ID] = err
+			continue
+		}
 		if err == nil && byVersion[k.version] != "" {
 			// The scope of one id would not be the scope of the key.
 			err = &signing.Error{Code: signing.Denied, Message: "the same key is " + byVersion[k.version] + " already", Fix: "put the scopes of one key into one entry"}
@@ -111,6 +121,9 @@ func orDefault[T any](unset bool, def, v T) T {
 
 // open reads one key and proves it.
 func (r *Ring) open(ctx context.Context, c Config) (*Key, error) {
+	if c.PKCS11 != (PKCS11{}) {
+		return r.openToken(ctx, c)
+	}
 	raw, err := readPrivate(c.File, r.o.Env)
 	if err != nil {
 		return nil, err
@@ -131,32 +144,37 @@ func (r *Ring) open(ctx context.Context, c Config) (*Key, error) {
 	if k.version, err = k.Version(); err != nil {
 		return nil, err
 	}
-	if c.Certificates != "" {
-		pem, err := c.Certificates.Read(r.o.Env)
-		if err != nil {
-			return nil, unreadable(err)
-		}
-		if k.Chain, err = parseChain(pem, k.Public); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.certifyOpenPGP(k, pgp); err != nil {
+	if err := r.certify(k, pgp); err != nil {
 		return nil, err
 	}
 	if r.o.Wrap != nil {
 		signer = r.o.Wrap(c.ID, signer)
 	}
-	k.signer = func() crypto.Signer { return signer }
-	if err := r.prove(ctx, k); err != nil {
+	k.signer = func(context.Context) (crypto.Signer, error) { return signer, nil }
+	if err := r.prove(ctx, k, signer); err != nil {
 		return nil, err
 	}
 	return k, nil
 }
 
+// certify reads both kinds of certificates of a key.
+func (r *Ring) certify(k *Key, pgp *openpgp.Certificate) error {
+	if k.config.Certificates != "" {
+		pem, err := k.config.Certificates.Read(r.o.Env)
+		if err != nil {
+			return unreadable(err)
+		}
+		if k.Chain, err = parseChain(pem, k.Public); err != nil {
+			return err
+		}
+	}
+	return r.certifyOpenPGP(k, pgp)
+}
+
 // prove makes the key sign a nonce and verifies the signature with the public
 // half that the ring will show.
-func (r *Ring) prove(ctx context.Context, k *Key) error {
-	if err := cryptoutils.EqualKeys(k.Public, k.signer().Public()); err != nil {
+func (r *Ring) prove(ctx context.Context, k *Key, signer crypto.Signer) error {
+	if err := cryptoutils.EqualKeys(k.Public, signer.Public()); err != nil {
 		return &signing.Error{Code: signing.Denied, Message: "the signer has another public key than the file", Err: err}
 	}
 	nonce := make([]byte, 32)
@@ -172,7 +190,9 @@ func (r *Ring) prove(ctx context.Context, k *Key) error {
 	if _, isRSA := k.Public.(*rsa.PublicKey); isRSA {
 		in.Padding = signing.PKCS1v15
 	}
-	if _, err := r.sign(ctx, k, in); err != nil {
+	proof := *k
+	proof.signer, proof.failed = func(context.Context) (crypto.Signer, error) { return signer, nil }, nil
+	if _, err := r.sign(ctx, &proof, in); err != nil {
 		return fmt.Errorf("proving possession: %w", err)
 	}
 	return nil
@@ -189,7 +209,7 @@ func (r *Ring) Info(id string) (signing.KeyInfo, bool) {
 	return info, true
 }
 
-// IDs returns the ids of all keys, sorted.
+// IDs returns the ids of all keys, sorted; not of those that Check alone knows.
 func (r *Ring) IDs() []string {
 	ids := make([]string, 0, len(r.keys))
 	for id := range r.keys {
@@ -230,12 +250,15 @@ func (r *Ring) computeDigest() (signing.Digest, error) {
 }
 
 // Check says of every key whether it can be used now; nil is yes. It uses no
-// key, so that the count of uses stays that of signatures and of Open.
+// key, so that the count of uses stays that of signatures and of Open; one of a
+// module that could not be reached is opened, if the module is back.
 func (r *Ring) Check(ctx context.Context) map[string]error {
-	out := make(map[string]error, len(r.keys))
+	out := make(map[string]error, len(r.keys)+len(r.off))
 	for id, k := range r.keys {
-		out[id] = cmp.Or(ctx.Err(), k.expired(r.o.Now()))
+		_, err := k.signer(ctx)
+		out[id] = cmp.Or(ctx.Err(), k.expired(r.o.Now()), err)
 	}
+	maps.Copy(out, r.off)
 	return out
 }
 

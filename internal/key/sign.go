@@ -26,6 +26,9 @@ import (
 // have been used; Internal if its signature does not verify.
 func (r *Ring) Sign(ctx context.Context, id string, in signing.Intent) ([]byte, error) {
 	k, ok := r.keys[id]
+	if err := r.off[id]; err != nil {
+		return nil, err
+	}
 	if !ok {
 		return nil, &signing.Error{Code: signing.NotFound, Message: fmt.Sprintf("there is no key %q", id)}
 	}
@@ -69,6 +72,11 @@ func (r *Ring) use(ctx context.Context, k *Key, input []byte, opts crypto.Signer
 	case <-ctx.Done():
 		return nil, &signing.Error{Code: signing.Unavailable, Message: "key " + k.ID + " is busy", Found: fmt.Sprintf("%d uses of it unanswered", maxInFlight), Err: ctx.Err()}
 	}
+	signer, err := k.signer(ctx)
+	if err != nil {
+		<-k.slots
+		return nil, err
+	}
 	type answer struct {
 		raw []byte
 		err error
@@ -77,12 +85,15 @@ func (r *Ring) use(ctx context.Context, k *Key, input []byte, opts crypto.Signer
 	go func() {
 		defer func() { <-k.slots }()
 		// From here on the key is used.
-		raw, err := k.signer().Sign(r.o.Rand, input, opts)
+		raw, err := signer.Sign(r.o.Rand, input, opts)
 		done <- answer{raw, err}
 	}()
 	select {
 	case a := <-done:
 		if a.err != nil {
+			if k.failed != nil {
+				k.failed()
+			}
 			return nil, &signing.Error{Code: signing.Unavailable, Message: "key " + k.ID + " failed to sign", Err: a.err}
 		}
 		return a.raw, nil

@@ -178,16 +178,17 @@ func tileBytes(tx *store.Tx, t audit.Tile) ([]byte, error) {
 func (s *Server) ready(c echo.Context, _ caller) error {
 	status := http.StatusOK
 	type line struct {
-		Name   string `json:"name"`
-		OK     bool   `json:"ok"`
-		Detail string `json:"detail,omitempty"`
+		Name    string `json:"name"`
+		OK      bool   `json:"ok"`
+		Warning bool   `json:"warning,omitempty"`
+		Detail  string `json:"detail,omitempty"`
 	}
 	var lines []line
 	for _, check := range s.Workflow.Ready(c.Request().Context()) {
 		if !check.OK {
 			status = http.StatusServiceUnavailable
 		}
-		lines = append(lines, line(check))
+		lines = append(lines, line{check.Name, check.OK, check.Warning, check.Detail})
 	}
 	return c.JSON(status, struct {
 		Ready  bool   `json:"ready"`

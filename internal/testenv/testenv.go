@@ -113,7 +113,9 @@ type Options struct {
 	People    []approval.Person
 	// Heard, where set, is told what became of deliveries and commands.
 	Heard func(host, outcome string)
-	Quiet bool // log nothing, for tests that would log for hours
+	// Modules opens keys of pkcs11 in Keys; nil is none.
+	Modules key.Backend
+	Quiet   bool // log nothing, for tests that would log for hours
 }
 
 // Env is a world in which a service can run, again and again.
@@ -325,7 +327,7 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
 	}
 	e.proving.Store(true)
 	defer e.proving.Store(false)
-	return key.Open(ctx, conf, key.Options{Now: e.Now, Wrap: func(_ string, k crypto.Signer) crypto.Signer { return &signer{k, e, f} }})
+	return key.Open(ctx, conf, key.Options{Now: e.Now, PKCS11: e.Options.Modules, Wrap: func(_ string, k crypto.Signer) crypto.Signer { return &signer{k, e, f} }})
 }
 
 func (e *Env) policies() (*policy.Set, error) {

@@ -152,10 +152,10 @@ func current(tx *store.Tx, g *generation) error {
 func (w *Workflow) readyConfiguration(tx *store.Tx) Check {
 	g := w.inForce.Load()
 	if g == nil {
-		return Check{"configuration", false, "not loaded"}
+		return Check{Name: "configuration", Detail: "not loaded"}
 	}
 	err := current(tx, g)
-	c := Check{"configuration", err == nil, fmt.Sprintf("generation %d", g.n)}
+	c := Check{Name: "configuration", OK: err == nil, Detail: fmt.Sprintf("generation %d", g.n)}
 	if r := w.refusedReload.Load(); r != nil {
 		// The old policies decide as they did: not a reason to take the traffic away.
 		c.Detail += fmt.Sprintf("; the policy files have %d problems since %s and are not in force: see the log of the service", r.problems, r.since.UTC().Format(time.RFC3339))

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/audit"
@@ -161,6 +163,8 @@ type Check struct {
 	Name   string
 	OK     bool
 	Detail string
+	// Warning is with OK: what goes on for now, and needs somebody.
+	Warning bool
 }
 
 // Ready reports whether this process can decide, sign and log.
@@ -175,7 +179,7 @@ func (w *Workflow) Ready(ctx context.Context) []Check {
 		if n > 0 {
 			age = w.Now().Sub(oldest)
 		}
-		c := Check{"audit log", age <= maxBacklog, fmt.Sprintf("%d events waiting, oldest %s", n, age.Round(time.Second))}
+		c := Check{Name: "audit log", OK: age <= maxBacklog, Detail: fmt.Sprintf("%d events waiting, oldest %s", n, age.Round(time.Second))}
 		w.mu.Lock()
 		if w.logError != nil {
 			c.OK, c.Detail = false, signing.Public(w.logError).Message
@@ -186,11 +190,16 @@ func (w *Workflow) Ready(ctx context.Context) []Check {
 		return nil
 	})
 	checks = append(checks, Check{Name: "database", OK: err == nil})
-	for _, id := range w.Keys.IDs() {
-		err := w.Keys.Check(ctx)[id]
+	usable := w.Keys.Check(ctx)
+	for _, id := range slices.Sorted(maps.Keys(usable)) {
+		err := usable[id]
 		c := Check{Name: "key " + id, OK: err == nil}
 		if err != nil {
 			c.Detail = signing.Public(err).Message
+		}
+		// A module that is away turns off its own keys, not the service.
+		if signing.CodeOf(err) == signing.Unavailable && len(usable) > 1 {
+			c.OK, c.Warning = true, true
 		}
 		checks = append(checks, c)
 	}
