@@ -6,32 +6,68 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-// technology is what this program needs of a signing method: to verify an
-// envelope offline, and to list what is published.
-type technology interface {
-	method.Attacher
-	method.Finder
+// places is where signatures are looked for.
+type places struct {
+	registry *registry.Client
+	// lookaside is a base for simple signatures, in place of what the service says.
+	lookaside string
+	insecure  bool // plain http to loopback hosts
 }
 
-// technologies returns every method that this program verifies. Without a
-// registry they verify envelopes only.
-func technologies(reg *registry.Client) map[string]technology {
-	return map[string]technology{cosign.Name: cosign.New(reg), notation.Name: notation.New(reg)}
+// technologies returns every method whose published signatures this program lists,
+// for what t trusts.
+func (p places) technologies(t api.Trust) (map[string]method.Finder, error) {
+	out := map[string]method.Finder{cosign.Name: cosign.New(p.registry), notation.Name: notation.New(p.registry)}
+	document, err := p.document(t)
+	if err != nil || document == nil {
+		return out, err
+	}
+	m, err := simple.Read(document, p.registry, p.insecure, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	out[simple.Name] = m
+	return out, nil
+}
+
+// document is the list of lookasides, nil if t trusts no simple signatures.
+func (p places) document(t api.Trust) ([]byte, error) {
+	trusted := false
+	for _, m := range t.Methods {
+		if m.Method != simple.Name {
+			continue
+		}
+		trusted = true
+		for _, item := range m.Items {
+			if item.Name == simple.PlacesFile && p.lookaside == "" {
+				return item.Content, nil
+			}
+		}
+	}
+	switch {
+	case p.lookaside != "":
+		return simple.Lookaside(p.lookaside)
+	case trusted:
+		return nil, &signing.Error{Code: signing.Invalid, Message: "it is not known where simple signatures are", Expected: "the trust item " + simple.PlacesFile + " of the service, or --lookaside", Found: "neither"}
+	}
+	return nil, nil
 }
 
 // offline returns every method whose envelopes this program verifies, in evidence
 // files, without asking anybody.
 func offline() map[string]method.Method {
-	return map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil)}
+	return map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil), simple.Name: simple.Offline()}
 }
 
 // checkEnvelope verifies one signature of an evidence file, offline.
@@ -109,8 +145,11 @@ type seen struct {
 
 // published lists the signatures of an image by every method and key of t. Two
 // keys see the same signature; it is listed once.
-func published(ctx context.Context, reg *registry.Client, a signing.Artifact, t api.Trust, more ...signing.KeyRecord) ([]seen, error) {
-	known := technologies(reg)
+func (p places) published(ctx context.Context, a signing.Artifact, t api.Trust, more ...signing.KeyRecord) ([]seen, error) {
+	known, err := p.technologies(t)
+	if err != nil {
+		return nil, err
+	}
 	var out []seen
 	at := map[string]int{}
 	done := map[string]bool{}
@@ -166,10 +205,21 @@ func ways(t api.Trust, more []signing.KeyRecord) []way {
 	}
 	for _, k := range more {
 		for name := range methods {
-			if name != notation.Name || len(k.Chain) > 0 {
+			if fits(name, k) {
 				out = append(out, way{name, k})
 			}
 		}
 	}
 	return out
+}
+
+// fits reports whether a key can have signed with a method: some need certificates.
+func fits(method string, k signing.KeyRecord) bool {
+	switch method {
+	case notation.Name:
+		return len(k.Chain) > 0
+	case simple.Name:
+		return k.OpenPGP != ""
+	}
+	return true
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -18,6 +19,8 @@ import (
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/method/simple"
+	"github.com/sealwright/sealwright/internal/openpgp"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -28,17 +31,21 @@ Usage:
 
 IMAGE is REPOSITORY@sha256:... or REPOSITORY:TAG, which is resolved once and
 shown. A signature counts if the verifier of its technology accepts it: cosign's
-library for cosign, notation's at level strict (without revocation) for notation.
+library for cosign, notation's at level strict (without revocation) for notation,
+and for simple signatures what gpg and podman ask of one.
 Beyond what cosign compares, a legacy signature must name this repository, and a
 bundle must say that it is a signature.
 
 What to trust, one of:
   --trust FILE      what the service's /v1/trust answered, kept in a file: needs no
                     service
-  --key FILE        PEM file with one public key, for cosign's signatures only
+  --key FILE        PEM file with one public key, for cosign's signatures only; or an
+                    armored OpenPGP certificate, for simple ones, with --lookaside
   --server URL      ask the service (or SEALWRIGHT_SERVER)
 
 Flags:
+  --lookaside URL   where simple signatures are, as registries.d has it; HOST in it
+                    stands for the registry. Without it, what the service says
   --policy NAME     PROJECT/POLICY: every signature that this policy makes must be
                     there. Without it, one valid signature is enough
   --insecure-http   speak plain http to a registry on a loopback address
@@ -48,8 +55,8 @@ Exit code 5 says that a signature is missing, or that there is no valid one.
 `
 
 const (
-	// maxKeyFile bounds a public key: the longest RSA key has some 800 bytes.
-	maxKeyFile = 16 << 10
+	// maxKeyFile bounds a public key or an OpenPGP certificate.
+	maxKeyFile = 64 << 10
 	// verifyTimeout bounds a verification: a handful of requests.
 	verifyTimeout = time.Minute
 )
@@ -58,7 +65,7 @@ func runVerify(args []string, s streams) int {
 	fs := flag.NewFlagSet("verify", flag.ContinueOnError)
 	o := online{server: fs.String("server", os.Getenv("SEALWRIGHT_SERVER"), ""), caFile: fs.String("ca-file", "", "")}
 	keyFile, trustFile, policy := fs.String("key", "", ""), fs.String("trust", "", ""), fs.String("policy", "", "")
-	insecure := fs.Bool("insecure-http", false, "")
+	insecure, lookaside := fs.Bool("insecure-http", false, ""), fs.String("lookaside", "", "")
 	images, code, done := parse(fs, args, verifyUsage, s)
 	switch {
 	case done:
@@ -90,7 +97,7 @@ func runVerify(args []string, s streams) int {
 		explain(s.err, "reading what to trust", err)
 		return exitError
 	}
-	if err := verifyImage(ctx, a, trust, *policy, *insecure, s.out); err != nil {
+	if err := verifyImage(ctx, a, trust, *policy, places{lookaside: *lookaside, insecure: *insecure}, s.out); err != nil {
 		explain(s.err, "verifying "+images[0], err)
 		if errors.Is(err, signing.Denied) {
 			return exitVerified
@@ -100,7 +107,8 @@ func runVerify(args []string, s streams) int {
 	return exitOK
 }
 
-// trustKey trusts one key, for cosign.
+// trustKey trusts one key: for simple signatures if it has an OpenPGP certificate,
+// else for cosign.
 func trustKey(file string) (api.Trust, error) {
 	info, err := readPublic(file)
 	if err != nil {
@@ -110,20 +118,26 @@ func trustKey(file string) (api.Trust, error) {
 	if err != nil {
 		return api.Trust{}, err
 	}
+	if k.OpenPGP != "" {
+		return api.Trust{Keys: []signing.KeyRecord{k}, Methods: []api.TrustMethod{{Method: simple.Name, Key: k.ID}}}, nil
+	}
 	return api.Trust{Keys: []signing.KeyRecord{k}, Methods: []api.TrustMethod{
 		{Method: cosign.Name, Key: k.ID}, {Method: cosign.Name, Key: k.ID, Options: map[string]string{"format": "bundle"}},
 	}}, nil
 }
 
-func verifyImage(ctx context.Context, a signing.Artifact, trust api.Trust, policy string, insecure bool, out io.Writer) error {
-	reg, err := openRegistry(a, insecure)
+func verifyImage(ctx context.Context, a signing.Artifact, trust api.Trust, policy string, p places, out io.Writer) (err error) {
+	if p.registry, err = openRegistry(a, p.insecure); err != nil {
+		return err
+	}
+	if a, err = described(ctx, p.registry, a); err != nil {
+		return err
+	}
+	found, err := p.published(ctx, a, trust)
 	if err != nil {
 		return err
 	}
-	if a, err = described(ctx, reg, a); err != nil {
-		return err
-	}
-	found, err := published(ctx, reg, a, trust)
+	technologies, err := p.technologies(trust)
 	if err != nil {
 		return err
 	}
@@ -142,7 +156,7 @@ func verifyImage(ctx context.Context, a signing.Artifact, trust api.Trust, polic
 			}
 		}
 		valid += n
-		if _, known := technologies(nil)[m.Method]; !known {
+		if _, known := technologies[m.Method]; !known {
 			fmt.Fprintf(t, "%s\t\t%s\tnot verified: this version does not know the method\t\n", printable(m.Method), printable(m.Key))
 		} else if n == 0 {
 			fmt.Fprintf(t, "%s\t%s\t%s\tnone\t\n", m.Method, format, printable(m.Key))
@@ -185,6 +199,8 @@ func formatOf(m api.TrustMethod) string {
 		return "legacy"
 	case notation.Name:
 		return "jws"
+	case simple.Name:
+		return simple.Format
 	}
 	return ""
 }
@@ -203,7 +219,14 @@ func readPublic(path string) (signing.KeyInfo, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return signing.KeyInfo{}, err
 	}
-	bad := &signing.Error{Code: signing.Invalid, Message: "not a public key", Expected: "one PEM block PUBLIC KEY", Found: path, Fix: "take it from the service's /v1/trust/keys/ID"}
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN PGP")) {
+		c, err := openpgp.ParseCertificate(raw)
+		if err != nil {
+			return signing.KeyInfo{}, err
+		}
+		return signing.KeyInfo{ID: filepath.Base(path), Public: c.Public, OpenPGP: c.Raw}, nil
+	}
+	bad := &signing.Error{Code: signing.Invalid, Message: "not a public key", Expected: "one PEM block PUBLIC KEY, or an armored OpenPGP certificate", Found: path, Fix: "take it from the service's /v1/trust/keys/ID"}
 	block, rest := pem.Decode(raw)
 	if len(raw) > maxKeyFile || block == nil || block.Type != "PUBLIC KEY" || len(rest) > 0 {
 		return signing.KeyInfo{}, bad

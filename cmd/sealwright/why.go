@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/evidence"
+	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -83,7 +84,7 @@ func runWhy(args []string, s streams) int {
 		if err := q.asked(ctx); err != nil {
 			return err
 		}
-		if err := q.signatures(ctx, reg); err != nil {
+		if err := q.signatures(ctx, places{registry: reg, insecure: *insecure}); err != nil {
 			return err
 		}
 		answer = q.answer(s.out)
@@ -107,6 +108,7 @@ type inquiry struct {
 	open     []api.Summary
 	over     []evidence.Report // with a part in this image, verified
 	seen     []seen
+	looked   map[string]method.Finder // methods whose signatures would have been seen
 }
 
 // image finds the digest. An image that was deleted can still be asked about.
@@ -178,7 +180,10 @@ func (q *inquiry) tags(t signing.Task) []string {
 	return out
 }
 
-func (q *inquiry) signatures(ctx context.Context, reg *registry.Client) (err error) {
+func (q *inquiry) signatures(ctx context.Context, p places) (err error) {
+	if q.looked, err = p.technologies(q.trust); err != nil {
+		return err
+	}
 	if q.gone {
 		return nil
 	}
@@ -186,7 +191,7 @@ func (q *inquiry) signatures(ctx context.Context, reg *registry.Client) (err err
 	for _, r := range q.over {
 		more = append(more, r.Evidence.Keys...)
 	}
-	q.seen, err = published(ctx, reg, q.artifact, q.trust, more...)
+	q.seen, err = p.published(ctx, q.artifact, q.trust, more...)
 	return err
 }
 
@@ -224,13 +229,12 @@ func (q *inquiry) answer(w io.Writer) int {
 		q.printReport(w, r)
 		q.printProof(w, r, t)
 	}
-	looked := technologies(nil)
 	for _, r := range q.over {
 		for _, t := range q.tasks(r) {
 			if t.Envelope == nil || t.State == signing.TaskFailed {
 				continue
 			}
-			if _, ok := looked[t.Step.Method]; !ok {
+			if _, ok := q.looked[t.Step.Method]; !ok {
 				good++
 				q.printElsewhere(w, r, t)
 			} else if !there[signing.DigestOf(t.Envelope.Bytes)] {

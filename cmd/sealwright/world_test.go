@@ -26,6 +26,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/devworld"
+	"github.com/sealwright/sealwright/internal/key/keytest"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/signing"
@@ -87,6 +88,16 @@ func (w *auditWorld) sign(a signing.Artifact) {
 	w.check(err)
 }
 
+// certificate returns the OpenPGP certificate of a key.
+func (w *auditWorld) certificate(id string) string {
+	w.t.Helper()
+	info, ok := w.s.Keys.Info(id)
+	if !ok {
+		w.t.Fatalf("no key %s", id)
+	}
+	return signing.ArmorOpenPGP(info.OpenPGP)
+}
+
 func (w *auditWorld) check(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -106,7 +117,7 @@ func (w *auditWorld) lose(a signing.Artifact) {
 // that were signed and asked for, signed and never asked for, refused, lost, and
 // unknown.
 func TestAuditor(t *testing.T) {
-	every := testenv.PolicySigning("- {method: cosign, key: release, formats: [legacy, bundle]}\n", testenv.Notation)
+	every := testenv.PolicySigning("- {method: cosign, key: release, formats: [legacy, bundle]}\n", testenv.Notation, testenv.Simple)
 	e := testenv.New(t, testenv.Options{Checkpoint: 50 * time.Millisecond, Policy: every})
 	w := &auditWorld{t, e, e.Start(nil)}
 	main := devworld.NewGitHubJob()
@@ -122,7 +133,7 @@ func TestAuditor(t *testing.T) {
 		"REQUEST":   w.ask("asked", main, signing.Completed, asked),
 		"DENIED":    w.ask("refused", feature, signing.RequestDenied, refused),
 		"LOSTID":    w.ask("lost", main, signing.Completed, lost),
-		"SEPARATED": "-n",
+		"SEPARATED": "-n", "LOOKASIDE": w.s.HTTP.URL + "/lookaside/HOST",
 	}
 	w.sign(stray)
 	w.sign(both)
@@ -135,6 +146,7 @@ func TestAuditor(t *testing.T) {
 	files := map[string]string{
 		"token": e.Person(signing.Auditor), "nobody": e.Person(), "log.pub": e.LogSigner().Verifier().String(), "early": string(early),
 		"trust.json": string(w.s.Get(api.PathTrust, "").Body), "release.pub": string(w.s.Get("/v1/trust/keys/release", "").Body),
+		"release.asc": w.certificate("release-gpg"), "stranger.asc": signing.ArmorOpenPGP(keytest.OpenPGP(t, keytest.P256(t), time.Now().AddDate(-1, 0, 0), 0)),
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/auditor", RequireExplicitExec: true, RequireUniqueNames: true,

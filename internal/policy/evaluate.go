@@ -35,11 +35,7 @@ func (p *Policy) Evaluate(f signing.Facts) (signing.Effect, signing.Reason) {
 	children = append(children, p.repository(f))
 	children = append(children, p.rest(f)...)
 	for _, u := range p.unavailable {
-		word := u.Word
-		if word == "" {
-			word = u.Path
-		}
-		children = append(children, leaf(u.Path, false, "the rule is evaluated", "this version of Sealwright cannot evaluate "+word+" yet", "remove the rule only if the policy is right without it, or use a version that has it"))
+		children = append(children, leaf(u.Path, false, "the rule is evaluated", "this version of Sealwright cannot evaluate "+u.Path+" yet", "remove the rule only if the policy is right without it, or use a version that has it"))
 	}
 	own, why := p.repositoryPolicy(f)
 	if why.Rule != "" {

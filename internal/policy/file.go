@@ -218,11 +218,7 @@ func (p rules) unavailable() []unavailable {
 	}
 	add("publish", p.Publish)
 	for i, s := range p.Sign {
-		path := config.Index("sign", i)
-		if !slices.Contains(built(), s.Method) {
-			out = append(out, unavailable{Path: path + ".method", Word: "method: " + s.Method})
-		}
-		add(path+".publish", s.Publish)
+		add(config.Index("sign", i)+".publish", s.Publish)
 	}
 	return out
 }
@@ -231,6 +227,5 @@ func (p rules) unavailable() []unavailable {
 // form, so that a change of it is a change of the policy.
 type unavailable struct {
 	Path  string     `json:"path"`
-	Word  string     `json:"word,omitempty"` // how it is named, the path if empty
 	Value config.Raw `json:"value,omitzero"`
 }

@@ -53,10 +53,8 @@ var rerunsWords = []string{rerunsDeny, rerunsAttach, rerunsAllow}
 // cosignFormats are the words of `formats`, in the order in which they are signed.
 var cosignFormats = []string{formatLegacy, formatBundle}
 
-// methods are the words of `method`, and built those that this version can sign with.
-func methods() []string { return append(built(), "simple") }
-
-func built() []string { return []string{methodCosign, methodNotation, methodDCT} }
+// methods are the words of `method`.
+func methods() []string { return []string{methodCosign, methodNotation, methodDCT, "simple"} }
 
 // Events that may be listed. Everything else is refused when the file is read,
 // so that no policy can trust what its author did not know about.
