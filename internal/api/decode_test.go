@@ -77,6 +77,11 @@ func TestBadSubmissionsAreRefusedWithWhatWasExpectedAndFound(t *testing.T) {
 		"resolved from no tag":         {body(`{"repository":"r.dev/a","digest":"` + digestA + `","resolvedFrom":"-x"}`), "artifacts[0]: not a tag", signing.Invalid},
 		"twice, found in two ways":     {body(`{"repository":"r.dev/a","digest":"` + digestA + `","resolvedFrom":"v1"},{"repository":"r.dev/a","digest":"` + digestA + `"}`), "artifacts[1] repeats artifacts[0]", signing.Invalid},
 		"twice the same":               {body(goodArtifact + "," + goodArtifact), "artifacts[1] repeats artifacts[0]", signing.Invalid},
+		"one tag for two digests":      {body(`{"repository":"r.dev/a","digest":"` + digestA + `","tag":"v1"},{"repository":"r.dev/a","digest":"sha256:` + strings.Repeat("2", 64) + `","tag":"v1"}`), "two digests", signing.Invalid},
+		"a digest to untrust":          {`{"policy":"release","untrust":["r.dev/a:v1@` + digestA + `"]}`, "untrust[0]: more than a tag", signing.Invalid},
+		"a repository to untrust":      {`{"policy":"release","untrust":["r.dev/a"]}`, "untrust[0]: not a tag", signing.Invalid},
+		"untrusted and signed":         {`{"policy":"release","artifacts":[{"repository":"r.dev/a","digest":"` + digestA + `","tag":"v1"}],"untrust":["r.dev/a:v1"]}`, "to be signed as well", signing.Invalid},
+		"too many together":            {`{"policy":"release","artifacts":[` + goodArtifact + `],"untrust":[` + strings.TrimSuffix(strings.Repeat(`"r.dev/a:v1",`, 500), ",") + `]}`, "501", signing.Invalid},
 		"negative deadline":            {`{"policy":"release","deadlineSeconds":-1,"artifacts":[` + goodArtifact + `]}`, "out of bounds", signing.Invalid},
 		"deadline in a year":           {`{"policy":"release","deadlineSeconds":31536000,"artifacts":[` + goodArtifact + `]}`, "out of bounds", signing.Invalid},
 	} {

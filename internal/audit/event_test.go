@@ -30,6 +30,9 @@ func TestEventSurvivesMarshalAndParse(t *testing.T) {
 		{Time: at, Kind: audit.RequestExpired, Request: reqID},
 		{Time: at, Kind: audit.TamperDetected, Request: reqID, Attrs: map[string]string{"table": "requests", "row": reqID}},
 		{Time: at, Kind: audit.TaskPublished, Request: reqID, Task: taskID, Attrs: map[string]string{"locations": "registry.acme.dev/payments/web:sha256-e3b0.sig,registry.acme.dev/payments/web@" + digest}},
+		{Time: at, Kind: audit.RequestSubmitted, Request: reqID, Attrs: map[string]string{"policy": "release", "untrust": "registry.acme.dev/payments/web:v1"}},
+		{Time: at, Kind: audit.TaskPrepared, Request: reqID, Task: taskID, Attrs: map[string]string{"repository": "registry.acme.dev/payments/web", "part": "targets/releases", "method": "dct", "key": "release-dct", "intent": digest,
+			"changes": "v1=.." + digest[7:] + ",v2=" + digest[7:] + ".." + digest[7:] + ",v.3=" + digest[7:] + ".."}},
 		{Time: at, Kind: audit.TokenRefused, Attrs: map[string]string{"issuer": "https://token.actions.githubusercontent.com", "code": "denied", "rules": "origin.refs,repositories[0]"}},
 	} {
 		raw, err := e.Marshal()
@@ -85,12 +88,44 @@ func TestEventOutsideItsGrammarIsRefused(t *testing.T) {
 		"not ASCII":                func(e *audit.Event) { e.Attrs["key"] = "schlüssel" },
 		"not a number":             func(e *audit.Event) { e.Attrs["attempt"] = "01" },
 		"not a digest":             func(e *audit.Event) { e.Attrs["intent"] = "sha256:00" },
-		"value too long":           func(e *audit.Event) { e.Attrs["key"] = strings.Repeat("a", 200) },
+		"a change of nothing":      changed("v1=.."),
+		"a change without a tag":   changed("=.." + digest[7:]),
+		"a change of a half":       changed("v1=..abcd"),
+		"a change with algorithm":  changed("v1=.." + digest),
+		"a change of no tag":       changed("-v1=.." + digest[7:]),
+		"a change that is more":    changed("v1=.." + digest[7:] + "x"),
+		"digest to untrust": func(e *audit.Event) {
+			e.Kind, e.Task, e.Attrs = audit.RequestSubmitted, "", map[string]string{"policy": "p", "untrust": "r.io/a:v1@" + digest}
+		},
+		"value too long": func(e *audit.Event) { e.Attrs["key"] = strings.Repeat("a", 200) },
 	} {
 		e := attempt()
 		change(&e)
 		if _, err := e.Marshal(); signing.CodeOf(err) != signing.Invalid {
 			t.Errorf("%s: %v, want a refusal", name, err)
+		}
+	}
+}
+
+// changed makes an event of one that is prepared, with these changes.
+func changed(changes string) func(*audit.Event) {
+	return func(e *audit.Event) {
+		e.Kind, e.Attrs = audit.TaskPrepared, map[string]string{"repository": "r.io/a", "method": "dct", "key": "k", "intent": digest, "changes": changes}
+	}
+}
+
+func TestChangesOfATaskAreInTheLogAndBounded(t *testing.T) {
+	task := &signing.Task{ID: taskID, RequestID: reqID, Artifact: signing.Artifact{Repository: "registry.acme.dev/payments/web"}, Step: signing.Step{Method: "dct", Key: "release-dct"}, Part: "targets/releases", Intent: &signing.Intent{}}
+	for range signing.MaxArtifacts {
+		task.Intent.Differences = append(task.Intent.Differences, signing.Difference{Tag: strings.Repeat("v", 128), From: digest, To: digest})
+	}
+	task.Locations = []signing.Location{{URI: "https://notary.acme.dev/v2/x/_trust/tuf/targets/releases.json"}}
+	for kind, attrs := range map[string]map[string]string{audit.TaskPrepared: audit.Prepared(task), audit.TaskPublished: audit.Located(task)} {
+		if got := attrs["changes"]; !strings.HasPrefix(got, strings.Repeat("v", 128)+"="+digest[7:]+".."+digest[7:]+",") || !strings.Contains(got, ",+4") || len(got) > audit.MaxList {
+			t.Errorf("%s: changes of %d bytes: %.200s", kind, len(got), got)
+		}
+		if _, err := (audit.Event{Time: at, Kind: kind, Request: reqID, Task: taskID, Attrs: attrs}).Marshal(); err != nil {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -140,4 +141,34 @@ func TestALookasideNumbersSignaturesWithoutGapsAndKeepsEqualOnesOnce(t *testing.
 	rawExec(t, db, "DELETE FROM lookaside WHERE n = 2")
 	_, err = l.List(ctx, at)
 	wantTampered(t, "a gap", err)
+}
+
+func TestALeaseIsRenewedByItsHolderOnlyAndWhileItHolds(t *testing.T) {
+	c := newClock()
+	s := open(t, Options{Now: c.Now})
+	var fence int64
+	update(t, s, func(tx *Tx) (err error) {
+		fence, err = tx.AcquireLease("dct:"+testGUN, "host-1", time.Minute)
+		return err
+	})
+	renew := func(owner string, fence int64) error {
+		return s.Update(context.Background(), "test", func(tx *Tx) error { return tx.RenewLease("dct:"+testGUN, owner, fence, time.Minute) })
+	}
+	c.Advance(50 * time.Second)
+	for name, err := range map[string]error{"another owner": renew("host-2", fence), "another fence": renew("host-1", fence+1)} {
+		if !errors.Is(err, signing.Conflict) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := renew("host-1", fence); err != nil {
+		t.Error(err)
+	}
+	c.Advance(50 * time.Second)
+	if err := s.Update(context.Background(), "test", func(tx *Tx) error { return tx.CheckLease("dct:"+testGUN, "host-1", fence) }); err != nil {
+		t.Errorf("after it was renewed: %v", err)
+	}
+	c.Advance(11 * time.Second)
+	if err := renew("host-1", fence); !errors.Is(err, signing.Conflict) {
+		t.Errorf("after its end: %v", err)
+	}
 }

@@ -37,9 +37,11 @@ func TestATagIsSignedAlongOnlyWhereTheInputSaysSo(t *testing.T) {
 		args []string
 		want []api.ArtifactRef
 	}{
-		"tag beside a digest": {[]string{"registry.acme.dev/web:v1@" + digestA}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA}}},
-		"sign-tag":            {[]string{"registry.acme.dev/web:v1@" + digestA, "--sign-tag", "v2", "--wait"}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}}},
-		"two tags":            {[]string{"--sign-tag", "v2, v2.1", "registry.acme.dev/web@" + digestA}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}, {Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2.1"}}},
+		"tag beside a digest":     {[]string{"registry.acme.dev/web:v1@" + digestA}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA}}},
+		"sign-tag":                {[]string{"registry.acme.dev/web:v1@" + digestA, "--sign-tag", "v2", "--wait"}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}}},
+		"a tag of its repository": {[]string{"--sign-tag", "registry.acme.dev/web:v2 v3", "registry.acme.dev/web@" + digestA, "registry.acme.dev/api@" + digestA}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}, {Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v3"}, {Repository: "registry.acme.dev/api", Digest: digestA, Tag: "v3"}}},
+		"a tag of its image":      {[]string{"--sign-tag", "registry.acme.dev/web:v2@" + digestA, "registry.acme.dev/web@" + digestA, "registry.acme.dev/web@sha256:" + strings.Repeat("b", 64)}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}, {Repository: "registry.acme.dev/web", Digest: "sha256:" + strings.Repeat("b", 64)}}},
+		"two tags":                {[]string{"--sign-tag", "v2, v2.1", "registry.acme.dev/web@" + digestA}, []api.ArtifactRef{{Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2"}, {Repository: "registry.acme.dev/web", Digest: digestA, Tag: "v2.1"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -66,6 +68,14 @@ func TestMistakesInTheInputsExitTwoBeforeTheNetworkIsUsed(t *testing.T) {
 		"an implied registry":    {map[string]string{"INPUT_IMAGES": "alpine:3"}, nil, "image 1: not a repository"},
 		"second image bad":       {map[string]string{"INPUT_IMAGES": imageA + "\nx@y"}, nil, "image 2: not a repository"},
 		"bad tag":                {nil, []string{"--sign-tag", "-x"}, "`sign-tag`: not a tag"},
+		"tag of another image":   {nil, []string{"--sign-tag", "registry.acme.dev/other:v1"}, "`sign-tag`: no image of this step is that"},
+		"tag of another digest":  {nil, []string{"--sign-tag", "registry.acme.dev/payments/web:v1@sha256:" + strings.Repeat("c", 64)}, "`sign-tag`: no image of this step is that"},
+		"no tag to be signed":    {nil, []string{"--sign-tag", imageA}, "`sign-tag`: not a tag"},
+		"a tag for two digests":  {map[string]string{"INPUT_IMAGES": imageA + " " + strings.Replace(imageA, "aaaa", "aaab", 1)}, []string{"--sign-tag", "v1"}, "two digests"},
+		"untrust a digest":       {nil, []string{"--untrust", imageA}, "`untrust`: more than a tag"},
+		"untrust a bare tag":     {nil, []string{"--untrust", "v1"}, "`untrust`: not a repository"},
+		"untrust what is signed": {nil, []string{"--untrust", "registry.acme.dev/payments/web:v1", "--sign-tag", "v1"}, "to be signed as well"},
+		"untrust by the job":     {nil, []string{"--untrust", "registry.acme.dev/payments/web:v1", "--publish", "client"}, "`untrust` is work of the service"},
 		"bad policy":             {nil, []string{"--policy", "a b"}, "not the name of a signing policy"},
 		"bad wait":               {nil, []string{"--wait=perhaps"}, "not a boolean"},
 		"bad timeout":            {nil, []string{"--timeout", "ten"}, "not a length of time"},

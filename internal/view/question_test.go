@@ -144,8 +144,33 @@ func views() map[string]Asked {
 			q.Request.Failure = &signing.Error{Message: "nobody decided in time", Fix: "run the job again"}
 		}),
 		"canceled": ended(signing.Canceled, nil),
-		"hostile":  hostileAsked(),
+		"trust":    trusts(asked()),
+		"trust-completed": ended(signing.Completed, func(q *Asked) {
+			enough(q)
+			*q = trusts(*q)
+		}),
+		"hostile": hostileAsked(),
 	}
+}
+
+// trusts has a step that signs tags together, and a tag to untrust; and what became
+// of it.
+func trusts(q Asked) Asked {
+	web := q.Request.Artifacts[0].Repository
+	q.Request.Untrust = []signing.Artifact{{Repository: web, Tag: "v1.2.0"}}
+	d := *q.Request.Decision
+	step := signing.Step{Method: "dct", Key: "release-dct", Options: map[string]string{"move": "true"}, Parts: []string{"targets/releases"}}
+	d.Basis.Steps = append(d.Basis.Steps, step)
+	q.Request.Decision = &d
+	if len(q.Tasks) > 0 {
+		q.Tasks = append(q.Tasks, signing.Task{
+			State: signing.Published, Artifact: signing.Artifact{Repository: web}, Step: step, Part: "targets/releases",
+			Changes:   []signing.Change{{Tag: "v1.4.0", Digest: q.Request.Artifacts[0].Digest}, {Tag: "latest", Digest: q.Request.Artifacts[0].Digest}, {Tag: "v1.2.0", Remove: true}},
+			Intent:    &signing.Intent{Differences: []signing.Difference{{Tag: "latest", From: signing.DigestOf(nil), To: q.Request.Artifacts[0].Digest}, {Tag: "v1.2.0", From: signing.DigestOf(nil)}, {Tag: "v1.4.0", To: q.Request.Artifacts[0].Digest}}},
+			Locations: []signing.Location{{Kind: "notary", URI: "https://notary.acme.dev/v2/" + string(web) + "/_trust/tuf/targets/releases.json"}},
+		})
+	}
+	return q
 }
 
 // hostileAsked has a stranger's text wherever there can be one.
@@ -163,6 +188,8 @@ func hostileAsked() Asked {
 	q.News.BeforeImages[0].Annotations = map[string]string{baseName: "x"}
 	q.Request.Decision.Excluded = []signing.Exclusion{{Account: signing.Account{Forge: "x", ID: "1", Login: bad}, Why: bad}, {Unmapped: bad, Why: bad}}
 	q.Request.Decision.Reasons = strange()
+	q.Request.Untrust = []signing.Artifact{{Repository: signing.Repository(bad), Tag: bad}}
+	q.Request.Decision.Basis.Steps = append(q.Request.Decision.Basis.Steps, signing.Step{Method: bad, Key: bad, Parts: []string{bad}})
 	q.Request.Approvals[0].By.Login = bad
 	q.Mentions = []signing.Account{{Forge: "github.com", ID: "1", Login: "a/b"}, {Forge: "github.com", ID: "1", Login: bad}, {Forge: "gitlab.com", ID: "1", Login: "other"}, {Forge: "github.com", ID: "2", Login: "bot", Bot: true}}
 	q.Tally.Ignored = []signing.IgnoredApproval{{Approval: signing.Approval{By: signing.Account{Forge: "x", ID: "1", Login: bad}}, Why: bad}}

@@ -42,6 +42,18 @@ FAIL release
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Error(d)
 	}
+	r.Untrust = []signing.Artifact{{Repository: a.Repository, Tag: "v0"}}
+	tags := signing.Task{Artifact: signing.Artifact{Repository: a.Repository}, Part: "targets/releases", State: signing.Queued, Step: signing.Step{Method: "dct", Key: "release-dct"}, Changes: []signing.Change{{Tag: "v1", Digest: a.Digest}, {Tag: "v0", Remove: true}}}
+	b.Reset()
+	RequestText(&b, r, []signing.Task{tags}, false)
+	for _, want := range []string{
+		"untrust     registry.acme.dev/payments/web:v0\n",
+		"signature   dct with release-dct: queued (registry.acme.dev/payments/web, targets/releases)\n            bind v1 to sha256:aaaaaaaaaaaa\n            remove v0\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, b.String())
+		}
+	}
 	line := RequestLine(r, a, 3)
 	if strings.ContainsAny(line, "\n\x1b") || !strings.Contains(line, "and 2 more") || !strings.Contains(line, "denied") {
 		t.Errorf("%q", line)

@@ -125,6 +125,7 @@ func TestViewsAreThoseOfTheGoldenFiles(t *testing.T) {
 		"request-failed.md":    RequestMarkdown(request(signing.Failed), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Published), failed}, ""),
 		"request-waiting.md":   RequestMarkdown(request(signing.Signing), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Queued)}, ""),
 		"request-strange.md":   RequestMarkdown(strangeRequest(), []signing.Task{strangeTask()}, "```\n"+hostile),
+		"request-trust.md":     RequestMarkdown(trusts(asked()).Request, trusts(ended(signing.Completed, enough)).Tasks, ""),
 		"request-nothing.md":   RequestMarkdown(signing.Request{}, nil, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
