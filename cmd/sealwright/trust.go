@@ -11,6 +11,7 @@ import (
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -67,7 +68,7 @@ func (p places) document(t api.Trust) ([]byte, error) {
 // offline returns every method whose envelopes this program verifies, in evidence
 // files, without asking anybody.
 func offline() map[string]method.Method {
-	return map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil), simple.Name: simple.Offline()}
+	return map[string]method.Method{cosign.Name: cosign.New(nil), notation.Name: notation.New(nil), dct.Name: dct.New(nil), simple.Name: simple.Offline()}
 }
 
 // checkEnvelope verifies one signature of an evidence file, offline.

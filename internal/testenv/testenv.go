@@ -26,6 +26,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	"github.com/sealwright/sealwright/internal/registry"
@@ -99,7 +100,9 @@ type Options struct {
 	MaxPages   int    // of the database
 	// Trusted are repositories, without the registry's host, that a notary server has
 	// and whose releases the key release-dct signs.
-	Trusted    []string
+	Trusted []string
+	// Notaries are real servers, in place of those of Trusted.
+	Notaries   []dct.Config
 	Poll       time.Duration
 	Lease      time.Duration
 	Workers    int
@@ -311,7 +314,7 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
     allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
     require: {protected_ref: true}
 `
-		if e.Trust != nil {
+		if e.Trust != nil || len(e.Options.Notaries) > 0 {
 			list += dctKey
 		}
 	}

@@ -58,7 +58,7 @@ func (e *Env) trust() {
 		e.Trust.Owners[gun] = owner
 		client := e.TrustClient()
 		must(e.T, owner.Init(context.Background(), client))
-		must(e.T, owner.Delegate(context.Background(), client, dct.RoleReleases, e.certified("release-dct")))
+		must(e.T, owner.Delegate(context.Background(), client, dct.RoleReleases, e.Certified("release-dct")))
 	}
 }
 
@@ -69,6 +69,11 @@ func (s *Service) methods() (map[string]method.Method, error) {
 		return nil, err
 	}
 	out := map[string]method.Method{cosign.Name: cosign.New(s.Registry), notation.Name: notation.New(s.Registry), simple.Name: lookasides}
+	if rows := s.Env.Options.Notaries; len(rows) > 0 {
+		client, err := dct.Open(rows, dct.Options{Memory: s.Store.Trust(), Now: s.Env.Now})
+		out[dct.Name] = dct.New(client)
+		return out, err
+	}
 	if s.Env.Trust == nil {
 		return out, nil
 	}
@@ -80,8 +85,8 @@ func (s *Service) methods() (map[string]method.Method, error) {
 	return out, nil
 }
 
-// certified returns the public half of a key made by MakeCertifiedKey.
-func (e *Env) certified(id string) signing.KeyInfo {
+// Certified returns the public half of a key made by MakeCertifiedKey.
+func (e *Env) Certified(id string) signing.KeyInfo {
 	e.T.Helper()
 	raw, err := os.ReadFile(filepath.Join(e.Dir, id+".crt"))
 	must(e.T, err)
@@ -148,7 +153,7 @@ func trustRoute(path string) (string, bool) {
 // TrustKey is the key release-dct as trust metadata names it.
 func (e *Env) TrustKey() dct.Key {
 	e.T.Helper()
-	k, err := dct.KeyFor(e.certified("release-dct"))
+	k, err := dct.KeyFor(e.Certified("release-dct"))
 	must(e.T, err)
 	return k
 }
