@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/config"
@@ -15,6 +16,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge/gitlab"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
+	"github.com/sealwright/sealwright/internal/signing"
 )
 
 // forgeTimeout bounds one request to a forge. Forges answer within ten seconds or
@@ -66,17 +68,21 @@ func unasked(set *policy.Set, rows []forge.Config) config.Problems {
 	return ps
 }
 
-// checkOnline prints what each forge lacks, and fails if anything does.
-func checkOnline(ctx context.Context, forges map[string]forge.Forge, out io.Writer) error {
+// checkOnline prints what each forge lacks, and which groups of people that the
+// policies ask cannot be read there, and fails if anything is missing.
+func checkOnline(ctx context.Context, forges map[string]forge.Forge, policies *policy.Set, out io.Writer) error {
 	lacking := 0
 	for _, host := range sortedKeys(forges) {
 		checker, ok := forges[host].(forge.Checker)
 		if !ok {
 			continue
 		}
-		for _, f := range checker.CheckOnline(ctx) {
+		for _, f := range append(checker.CheckOnline(ctx), readable(ctx, forges[host], policies)...) {
 			mark := "ok"
-			if !f.OK {
+			switch {
+			case !f.OK && f.Optional:
+				mark = "without"
+			case !f.OK:
 				mark = "MISSING"
 				lacking++
 			}
@@ -92,6 +98,44 @@ func checkOnline(ctx context.Context, forges map[string]forge.Forge, out io.Writ
 		return errors.New("something is missing on the forges; see above")
 	}
 	return nil
+}
+
+// readable asks for the members of each team, group and account that policies name
+// on a forge. Permissions belong to a repository, and are not looked at.
+func readable(ctx context.Context, f forge.Forge, policies *policy.Set) []forge.Finding {
+	asked := map[string]string{} // by group: a policy that names it
+	for _, p := range policies.Policies() {
+		rule := p.Approvals()
+		if rule == nil {
+			continue
+		}
+		for _, g := range rule.Groups {
+			for _, from := range g.From {
+				if rest, ok := strings.CutPrefix(from, f.Host()+":"); ok && !strings.HasPrefix(rest, "permission=") {
+					asked[from] = p.Project() + "/" + p.Name()
+				}
+			}
+		}
+	}
+	var out []forge.Finding
+	for _, group := range sortedKeys(asked) {
+		one := forge.Finding{What: "approvers " + group, Needed: "approvals of " + asked[group]}
+		members, err := f.Members(ctx, forge.Repository{}, []string{group})
+		switch {
+		case err != nil:
+			e := signing.Public(err)
+			one.Found, one.Fix = e.Message, e.Fix
+			if e.Found != "" {
+				one.Found += ", " + e.Found
+			}
+		case len(members[group]) == 0:
+			one.Found, one.Fix = "nobody who can approve", "add people to it, or name another group in the policy"
+		default:
+			one.OK = true
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 func sortedKeys[V any](m map[string]V) []string {

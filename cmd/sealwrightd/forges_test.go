@@ -74,7 +74,7 @@ func (l lacking) CheckOnline(context.Context) []forge.Finding { return l.finding
 func TestWhatAForgeLacksIsPrintedWithWhatItIsNeededFor(t *testing.T) {
 	var out strings.Builder
 	good := forge.Finding{What: "permission checks: write", OK: true, Needed: "results"}
-	err := checkOnline(t.Context(), map[string]forge.Forge{"github.com": lacking{findings: []forge.Finding{good, {What: "permission members: read", Needed: "to know who is in a team", Found: "none", Fix: "grant it"}}}}, &out)
+	err := checkOnline(t.Context(), map[string]forge.Forge{"github.com": lacking{findings: []forge.Finding{good, {What: "permission members: read", Needed: "to know who is in a team", Found: "none", Fix: "grant it"}}}}, &policy.Set{}, &out)
 	if err == nil {
 		t.Error("it is taken for good")
 	}
@@ -83,7 +83,7 @@ func TestWhatAForgeLacksIsPrintedWithWhatItIsNeededFor(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}
 	}
-	if err := checkOnline(t.Context(), map[string]forge.Forge{"github.com": lacking{findings: []forge.Finding{good}}}, &out); err != nil {
+	if err := checkOnline(t.Context(), map[string]forge.Forge{"github.com": lacking{findings: []forge.Finding{good}}}, &policy.Set{}, &out); err != nil {
 		t.Error(err)
 	}
 }

@@ -193,7 +193,7 @@ func cmdConfigCheck(ctx context.Context, args []string, out, errs io.Writer) err
 		return err
 	}
 	if *online {
-		if err := checkOnline(ctx, forges, out); err != nil {
+		if err := checkOnline(ctx, forges, c.Policies, out); err != nil {
 			return err
 		}
 	}

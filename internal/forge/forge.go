@@ -259,6 +259,8 @@ type Checker interface {
 type Finding struct {
 	What string // "permission checks: write"
 	OK   bool
+	// Optional says that the service can do without it: what Needed names refuses then.
+	Optional bool
 	// Needed says what it is for, Fix how to get it.
 	Needed, Found, Fix string
 }

@@ -140,7 +140,18 @@ func (h *Hub) appRoutes() {
 	h.on("GET /users/{login}/installation", appItself, installed(func(c *call, i *Installation) bool { return strings.EqualFold(i.Account.Login, c.r.PathValue("login")) }))
 	h.on("POST /app/installations/{id}/access_tokens", appItself, h.giveToken)
 	h.on("GET /app/hook/config", appItself, func(c *call) reply {
-		return ok(obj{"url": c.app.Hook.URL, "content_type": "json", "insecure_ssl": "0", "secret": "********"})
+		of := c.app.Hook
+		out := obj{"url": of.URL, "content_type": "json", "insecure_ssl": "0"}
+		if of.Form {
+			out["content_type"] = "form"
+		}
+		if of.Insecure {
+			out["insecure_ssl"] = "1"
+		}
+		if of.Secret != "" {
+			out["secret"] = "********"
+		}
+		return ok(out)
 	})
 	h.on("GET /app/hook/deliveries", appItself, h.listDeliveries)
 	h.on("GET /app/hook/deliveries/{id}", appItself, h.oneDelivery)

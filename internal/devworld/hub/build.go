@@ -305,7 +305,9 @@ func (i *Installation) Permit(name, level string) {
 }
 
 // SetHook changes where webhooks go, and their secret.
-func (a *App) SetHook(url, secret string) { a.hub.Do(func() { a.Hook = Hook{url, secret} }) }
+func (a *App) SetHook(url, secret string) {
+	a.hub.Do(func() { a.Hook.URL, a.Hook.Secret = url, secret })
+}
 
 // ExpireTokens ends every installation token.
 func (h *Hub) ExpireTokens() { h.Do(func() { clear(h.tokens) }) }

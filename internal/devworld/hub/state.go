@@ -216,7 +216,11 @@ type App struct {
 }
 
 // Hook is where an App's webhooks go.
-type Hook struct{ URL, Secret string }
+type Hook struct {
+	URL, Secret string
+	Form        bool // sends forms; what the settings say, and not what this hub does
+	Insecure    bool // does not verify TLS, likewise
+}
 
 // Installation is an App on an account.
 type Installation struct {

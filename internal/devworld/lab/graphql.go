@@ -75,6 +75,7 @@ func (s *Server) routes() {
 	s.protectionRoutes()
 	s.noteRoutes()
 	s.ciRoutes()
+	s.shownHooks()
 	s.handle("POST /api/graphql", "read", s.graphql)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.write(w, &request{Request: r, s: s}, answer{http.StatusNotFound, map[string]any{"error": "404 Not Found"}})

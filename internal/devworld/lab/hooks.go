@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ type Hook struct {
 	// Secret is sent as X-Gitlab-Token. SigningToken (whsec_...) signs.
 	Secret, SigningToken string
 	Confidential         bool // confidential notes too
+	// What is taken out of the settings: the triggers, and the verification of TLS.
+	NoNotes, NoMerges, Insecure bool
 	// Lose drops so many deliveries that were due: they never come.
 	Lose int
 	// Failures counts those in a row, Until is when a disabled hook works again.
@@ -126,7 +129,8 @@ func (s *Server) collect(p *Project, event string, confidential bool, payload an
 	}
 	for _, h := range s.hooks {
 		mine := h.Project == p || h.Group != nil && strings.HasPrefix(strings.ToLower(p.Path)+"/", strings.ToLower(h.Group.Path)+"/")
-		if !mine || confidential && !h.Confidential || h.disabled(s.now()) {
+		off := event == "Note Hook" && h.NoNotes || event == "Merge Request Hook" && h.NoMerges
+		if !mine || off || confidential && !h.Confidential || h.disabled(s.now()) {
 			continue
 		}
 		if h.Lose > 0 {
@@ -136,6 +140,42 @@ func (s *Server) collect(p *Project, event string, confidential bool, payload an
 		out = append(out, due{h, event, body})
 	}
 	return out
+}
+
+// doc is a hook as the API shows it: without its tokens.
+func (h *Hook) doc(now time.Time) any {
+	status := "executable"
+	switch {
+	case h.Failures >= dead:
+		status = "disabled"
+	case h.disabled(now):
+		status = "temporarily_disabled"
+	}
+	return map[string]any{
+		"id": 1, "url": h.URL, "push_events": false, "note_events": !h.NoNotes, "confidential_note_events": h.Confidential,
+		"merge_requests_events": !h.NoMerges, "enable_ssl_verification": !h.Insecure, "alert_status": status,
+	}
+}
+
+// shownHooks are routes that list hooks: of a project to its maintainers, of a
+// group to its owners.
+func (s *Server) shownHooks() {
+	list := func(q *request, is func(*Hook) bool) answer {
+		return page(q, slices.DeleteFunc(slices.Clone(s.hooks), func(h *Hook) bool { return !is(h) }), func(h *Hook) any { return h.doc(s.now()) })
+	}
+	s.on("GET", "hooks", "read", role(Maintainer), func(q *request, p *Project) answer {
+		return list(q, func(h *Hook) bool { return h.Project == p })
+	})
+	s.handle("GET /api/v4/groups/{id}/hooks", "read", func(q *request) answer {
+		g := q.groupFor()
+		if g == nil {
+			return notFound("Group")
+		}
+		if level(g.all(), q.user) < Owner {
+			return answer{http.StatusForbidden, map[string]any{"message": "403 Forbidden"}}
+		}
+		return list(q, func(h *Hook) bool { return h.Group == g })
+	})
 }
 
 // queue sends after the lock is free.

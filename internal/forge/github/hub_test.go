@@ -2,6 +2,7 @@ package github
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -48,7 +49,9 @@ func released(t *testing.T) *release {
 	for _, u := range []*hub.User{r.ann, r.pia, r.rob} {
 		r.repo.Allow(u, "write")
 	}
-	app := h.App(hub.AppSpec{Slug: "sealwright", Permissions: hub.Everything(), Events: hub.EveryEvent(), Hook: hub.Hook{URL: server.URL + "/none", Secret: "x"}})
+	taken := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(taken.Close)
+	app := h.App(hub.AppSpec{Slug: "sealwright", Permissions: hub.Everything(), Events: hub.EveryEvent(), Hook: hub.Hook{URL: taken.URL + "/hooks/github/github.com", Secret: "x"}})
 	r.in = app.Install(org.User)
 	r.rules = r.repo.Rule(hub.Ruleset{Name: "main", Include: []string{"~DEFAULT_BRANCH"}, Updated: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Rules: []hub.Rule{
 		{Type: "pull_request", Parameters: map[string]any{"required_approving_review_count": 1, "require_last_push_approval": true}}, {Type: "non_fast_forward"}, {Type: "deletion"},

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/forge/ask"
@@ -29,6 +32,10 @@ var needed = []struct{ name, level, why string }{
 	{"members", "read", "teams that may approve"},
 	{"attestations", "read", "bind.attestation"},
 }
+
+// optional are those that not everybody needs: rulesets, if all protection is in
+// them, and no attestations.
+var optional = []string{"administration", "attestations"}
 
 // events are what the App has to subscribe to.
 var events = []struct{ name, why string }{
@@ -67,10 +74,11 @@ func (c *Client) CheckOnline(ctx context.Context) []forge.Finding {
 		}
 		out = append(out, forge.Finding{What: name, OK: true, Needed: "everything", Found: ask.Clip(self.Slug)})
 		out = append(out, permissions(name, self.Permissions, "in the App's settings, Permissions")...)
+		hook, hears := c.webhook(ctx, a, name)
 		for _, e := range events {
-			out = append(out, forge.Finding{What: name + ": event " + e.name, OK: slices.Contains(self.Events, e.name), Needed: e.why, Fix: "subscribe to it in the App's settings, Permissions & events"})
+			out = append(out, forge.Finding{What: name + ": event " + e.name, OK: slices.Contains(self.Events, e.name), Optional: !hears, Needed: e.why, Found: "not subscribed to", Fix: "subscribe to it in the App's settings, Permissions & events"})
 		}
-		out = append(out, c.webhook(ctx, a, name)...)
+		out = append(out, hook...)
 		out = append(out, c.installations(ctx, a, name)...)
 	}
 	if c.root == nil {
@@ -99,13 +107,16 @@ func permissions(name string, has map[string]string, where string) []forge.Findi
 		if found == "" {
 			found = "none"
 		}
-		out = append(out, forge.Finding{What: name + ": permission " + n.name + ": " + n.level, OK: ok, Needed: n.why, Found: ask.Clip(found), Fix: "give it " + where})
+		out = append(out, forge.Finding{What: name + ": permission " + n.name + ": " + n.level, OK: ok, Optional: slices.Contains(optional, n.name), Needed: n.why, Found: ask.Clip(found), Fix: "give it " + where})
 	}
 	return out
 }
 
-// webhook checks where deliveries go, and that they can be authenticated.
-func (c *Client) webhook(ctx context.Context, a *app, name string) []forge.Finding {
+// webhook checks where deliveries go, that they can be authenticated, and what
+// became of the newest. hears is false where there is none on either side, which is
+// a choice: threads are read instead.
+func (c *Client) webhook(ctx context.Context, a *app, name string) (out []forge.Finding, hears bool) {
+	const needed = "hearing of comments at once; without it they are polled"
 	var h struct {
 		URL         string `json:"url"`
 		ContentType string `json:"content_type"`
@@ -113,15 +124,56 @@ func (c *Client) webhook(ctx context.Context, a *app, name string) []forge.Findi
 		Secret      string `json:"secret"`       // masked
 	}
 	if err := c.get(ctx, a.jwt, "app/hook/config", nil, &h, ""); err != nil {
-		return []forge.Finding{unanswered(name+": webhook", "hearing of comments at once; without it they are polled", err)}
+		return []forge.Finding{unanswered(name+": webhook", needed, err)}, true
+	}
+	if h.URL == "" && len(c.secrets) == 0 {
+		return []forge.Finding{{What: name + ": webhook", Optional: true, Needed: needed, Found: "none, here and there", Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url, with a secret that is in webhook.secrets"}}, false
 	}
 	insecure := fmt.Sprint(h.Insecure)
-	return []forge.Finding{
-		{What: name + ": webhook URL", OK: h.URL != "", Needed: "hearing of comments at once; without it they are polled", Found: ask.Clip(h.URL), Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url"},
+	return append([]forge.Finding{
+		{What: name + ": webhook URL", OK: strings.HasSuffix(h.URL, "/hooks/github/"+c.host), Needed: needed, Found: ask.Clip(orNone(h.URL)), Fix: "set it to URL/hooks/github/" + c.host + ", URL being server.url"},
 		{What: name + ": webhook content type", OK: h.ContentType == "json", Needed: "deliveries are read as JSON only", Found: ask.Clip(h.ContentType), Fix: "set it to application/json"},
 		{What: name + ": webhook verifies TLS", OK: insecure == "0", Needed: "nobody else may read deliveries", Found: ask.Clip("insecure_ssl " + insecure), Fix: "enable SSL verification"},
-		{What: name + ": webhook secret", OK: h.Secret != "" && len(c.secrets) > 0, Needed: "a delivery without a signature is refused", Found: secretFound(h.Secret != "", len(c.secrets) > 0), Fix: "set the same secret in the App's settings and in webhook.secrets"},
+		{What: name + ": webhook secret", OK: h.Secret != "" && len(c.secrets) > 0, Needed: "a delivery without a signature is refused", Found: secretFound(h.Secret != "", len(c.secrets) > 0), Fix: sameSecret},
+	}, c.delivered(ctx, a, name)), true
+}
+
+const sameSecret = "set the same secret in the App's settings and in webhook.secrets"
+
+// delivered says what became of the newest delivery: whether the secrets are the
+// same is seen there only. One that a service which was down did not take is no
+// fault of the settings.
+func (c *Client) delivered(ctx context.Context, a *app, name string) forge.Finding {
+	f := forge.Finding{What: name + ": newest delivery", OK: true, Needed: "deliveries that arrive are taken", Found: "none yet"}
+	var sent []struct {
+		Status int    `json:"status_code"`
+		Event  string `json:"event"`
 	}
+	if err := c.get(ctx, a.jwt, "app/hook/deliveries", url.Values{"per_page": {"1"}}, &sent, ""); err != nil {
+		return unanswered(f.What, f.Needed, err)
+	}
+	if len(sent) == 0 {
+		return f
+	}
+	status := sent[0].Status
+	f.Found, f.OK = fmt.Sprintf("%s was answered with HTTP %d", ask.Clip(sent[0].Event), status), status >= 200 && status < 300
+	switch status {
+	case http.StatusUnauthorized:
+		f.Fix = sameSecret
+	case http.StatusNotFound:
+		f.Fix = "set the webhook URL to URL/hooks/github/" + c.host + ", and let the way in end at this service"
+	default:
+		f.Optional = !f.OK
+		f.Fix = "see what was answered: the App's settings, Advanced, Recent deliveries"
+	}
+	return f
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
 }
 
 func secretFound(there, here bool) string {

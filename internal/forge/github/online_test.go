@@ -29,7 +29,8 @@ func online(t *testing.T) (*fake, *Client) {
 	})
 	ps, es := everything()
 	f.set("GET /app", says(fmt.Sprintf(`{"id":5,"slug":"sealwright","permissions":%s,"events":%s}`, ps, es)))
-	f.set("GET /app/hook/config", says(`{"url":"https://sign.acme.dev/webhooks/github.com","content_type":"json","insecure_ssl":"0","secret":"********"}`))
+	f.set("GET /app/hook/config", says(`{"url":"https://sign.acme.dev/hooks/github/github.com","content_type":"json","insecure_ssl":"0","secret":"********"}`))
+	f.set("GET /app/hook/deliveries?per_page=1", says(`[{"id":1,"event":"ping","status_code":200}]`))
 	f.set("GET /app/installations", says(fmt.Sprintf(`[{"id":77,"account":{"id":1,"login":"acme"},"repository_selection":"selected","permissions":%s,"events":%s,"suspended_at":null}]`, ps, es)))
 	return f, c
 }
@@ -62,16 +63,20 @@ func TestWhatAnAppLacksIsNamedWithItsPurpose(t *testing.T) {
 	for name, c := range map[string]struct {
 		route, answer, want string
 	}{
-		"a permission":             {"/app", fmt.Sprintf(`{"id":5,"permissions":%s,"events":%s}`, strings.Replace(ps, `"checks":"write"`, `"checks":"read"`, 1), es), "permission checks: write | read"},
-		"an event":                 {"/app", fmt.Sprintf(`{"id":5,"permissions":%s,"events":%s}`, ps, strings.Replace(es, `"issue_comment",`, ``, 1)), "event issue_comment"},
-		"another App's key":        {"/app", `{"id":6}`, "App 6"},
-		"an unaccepted permission": {"/app/installations", fmt.Sprintf(`[{"id":77,"account":{"login":"acme"},"permissions":%s}]`, strings.Replace(ps, `"administration":"read",`, ``, 1)), "installation 77 (acme): permission administration: read | none"},
-		"a suspended installation": {"/app/installations", fmt.Sprintf(`[{"id":77,"permissions":%s,"suspended_at":"2026-01-01T00:00:00Z"}]`, ps), "suspended"},
-		"no installation":          {"/app/installations", `[]`, "install the App"},
-		"no webhook":               {"/app/hook/config", `{"url":"","content_type":"json","insecure_ssl":"0","secret":"***"}`, "webhook URL"},
-		"a form":                   {"/app/hook/config", `{"url":"https://x","content_type":"form","insecure_ssl":"0","secret":"***"}`, "content type | form"},
-		"TLS that is not verified": {"/app/hook/config", `{"url":"https://x","content_type":"json","insecure_ssl":1,"secret":"***"}`, "insecure_ssl 1"},
-		"no secret":                {"/app/hook/config", `{"url":"https://x","content_type":"json","insecure_ssl":0}`, "webhook secret | set here only"},
+		"a permission":                {"/app", fmt.Sprintf(`{"id":5,"permissions":%s,"events":%s}`, strings.Replace(ps, `"checks":"write"`, `"checks":"read"`, 1), es), "permission checks: write | read"},
+		"an event":                    {"/app", fmt.Sprintf(`{"id":5,"permissions":%s,"events":%s}`, ps, strings.Replace(es, `"issue_comment",`, ``, 1)), "event issue_comment"},
+		"another App's key":           {"/app", `{"id":6}`, "App 6"},
+		"an unaccepted permission":    {"/app/installations", fmt.Sprintf(`[{"id":77,"account":{"login":"acme"},"permissions":%s}]`, strings.Replace(ps, `"administration":"read",`, ``, 1)), "installation 77 (acme): permission administration: read | none"},
+		"a suspended installation":    {"/app/installations", fmt.Sprintf(`[{"id":77,"permissions":%s,"suspended_at":"2026-01-01T00:00:00Z"}]`, ps), "suspended"},
+		"no installation":             {"/app/installations", `[]`, "install the App"},
+		"no webhook":                  {"/app/hook/config", `{"url":"","content_type":"json","insecure_ssl":"0","secret":"***"}`, "webhook URL"},
+		"a form":                      {"/app/hook/config", `{"url":"https://x/hooks/github/github.com","content_type":"form","insecure_ssl":"0","secret":"***"}`, "content type | form"},
+		"TLS that is not verified":    {"/app/hook/config", `{"url":"https://x","content_type":"json","insecure_ssl":1,"secret":"***"}`, "insecure_ssl 1"},
+		"a webhook for another forge": {"/app/hook/config", `{"url":"https://sign.acme.dev/hooks/github/ghe.acme.dev","content_type":"json","insecure_ssl":"0","secret":"***"}`, "webhook URL | https://sign.acme.dev/hooks/github/ghe.acme.dev | set it to URL/hooks/github/github.com"},
+		"another secret":              {"/app/hook/deliveries?per_page=1", `[{"event":"issue_comment","status_code":401}]`, "newest delivery | issue_comment was answered with HTTP 401 | set the same secret"},
+		"another address":             {"/app/hook/deliveries?per_page=1", `[{"event":"issue_comment","status_code":404}]`, "HTTP 404 | set the webhook URL"},
+		"a service that was down":     {"/app/hook/deliveries?per_page=1", `[{"event":"issue_comment","status_code":502}]`, "HTTP 502 | see what was answered"},
+		"no secret":                   {"/app/hook/config", `{"url":"https://x","content_type":"json","insecure_ssl":0}`, "webhook secret | set here only"},
 	} {
 		f, cl := online(t)
 		f.set("GET "+c.route, says(c.answer))

@@ -2,6 +2,7 @@ package gitlab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func (c *Client) checkToken(ctx context.Context, t *token) []forge.Finding {
 	}
 	out := []forge.Finding{token, scope, c.checkBot(ctx, t)}
 	for _, g := range t.groups {
-		out = append(out, c.checkPlace(ctx, t, g, fmt.Sprint(me.UserID)))
+		out = append(out, c.checkPlace(ctx, t, g, fmt.Sprint(me.UserID))...)
 	}
 	return out
 }
@@ -65,8 +66,9 @@ func (c *Client) checkBot(ctx context.Context, t *token) forge.Finding {
 	return f
 }
 
-// checkPlace looks at what the token is in a group, or in a project of that path.
-func (c *Client) checkPlace(ctx context.Context, t *token, at, me string) forge.Finding {
+// checkPlace looks at what the token is in a group, or in a project of that path,
+// and at the webhook there.
+func (c *Client) checkPlace(ctx context.Context, t *token, at, me string) []forge.Finding {
 	f := forge.Finding{What: "role of " + t.name + " in " + at, Needed: "maintainer: protections, approval rules and push rules are shown to maintainers"}
 	var err error
 	for _, kind := range []string{"groups", "projects"} {
@@ -87,9 +89,53 @@ func (c *Client) checkPlace(ctx context.Context, t *token, at, me string) forge.
 		if !f.OK {
 			f.Fix = "make the token with the role maintainer (40) there"
 		}
-		return f
+		return append([]forge.Finding{f}, c.checkSettings(ctx, t, kind, fmt.Sprint(place.ID), at)...)
 	}
-	return failed(f, err, "compare the path with GitLab, and make the bot a member there")
+	return []forge.Finding{failed(f, err, "compare the path with GitLab, and make the bot a member there")}
+}
+
+const maxHooks = 100
+
+// checkSettings looks at the webhook of a group or project. GitLab shows those of a
+// group to its owners only, which the bot is not: that, and none where a group above
+// or the projects below may have one, is said and is no fault.
+func (c *Client) checkSettings(ctx context.Context, t *token, kind, id, at string) []forge.Finding {
+	if len(c.hooks.keys)+len(c.hooks.plain) == 0 {
+		return nil // said of the forge
+	}
+	name, end := "webhook of "+at, "/hooks/gitlab/"+c.host
+	f := forge.Finding{What: name, Optional: true, Needed: "approvals that arrive at once", Fix: "make one with the URL SERVER" + end + ", Comments, Merge request events, SSL verification and the token that is in `webhook`, here or where it covers this"}
+	all, err := list[struct {
+		URL    string `json:"url"`
+		Notes  bool   `json:"note_events"`
+		Merges bool   `json:"merge_requests_events"`
+		TLS    bool   `json:"enable_ssl_verification"`
+		Status string `json:"alert_status"` // not on older ones
+	}](ctx, c, t, ask.Path(kind, id, "hooks"), nil, maxHooks, "")
+	switch {
+	case errors.Is(err, signing.Denied), errors.Is(err, signing.NotFound):
+		f.Found, f.Fix = "GitLab does not show it to this token", "compare it with docs/gitlab.md by hand"
+		return []forge.Finding{f}
+	case err != nil:
+		return []forge.Finding{failed(f, err, "try again")}
+	}
+	var out []forge.Finding
+	for _, h := range all {
+		if !strings.HasSuffix(h.URL, end) {
+			continue
+		}
+		on := map[bool]string{true: "on", false: "off"}
+		out = append(out,
+			forge.Finding{What: name + ": trigger Comments", OK: h.Notes, Needed: "commands in notes", Found: on[h.Notes], Fix: "turn on Comments in its settings"},
+			forge.Finding{What: name + ": trigger Merge request events", OK: h.Merges, Needed: "changes of .sealwright/policy.yml", Found: on[h.Merges], Fix: "turn on Merge request events in its settings"},
+			forge.Finding{What: name + ": SSL verification", OK: h.TLS, Needed: "nobody else may read deliveries", Found: on[h.TLS], Fix: "turn on SSL verification in its settings"},
+			forge.Finding{What: name + ": enabled", OK: h.Status == "" || h.Status == "executable", Needed: "GitLab turns webhooks off that fail", Found: ask.Clip(h.Status), Fix: "compare its token with `webhook` of this forge, and send a test from its settings"})
+	}
+	if len(out) == 0 {
+		f.Found = "none whose URL ends in " + end
+		return []forge.Finding{f}
+	}
+	return out
 }
 
 func (c *Client) checkHooks() forge.Finding {

@@ -19,7 +19,7 @@ func (w *world) findings(cfg forge.Config) map[string]forge.Finding {
 		if f.Needed == "" {
 			w.t.Errorf("%s does not say what it is for", f.What)
 		}
-		if !f.OK {
+		if !f.OK && !f.Optional {
 			if f.Fix == "" || f.Found == "" {
 				w.t.Errorf("%+v", f)
 			}
