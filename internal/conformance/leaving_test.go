@@ -3,11 +3,8 @@
 package conformance
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -37,55 +34,6 @@ func (n notaryClient) run(args ...string) string {
 		n.t.Fatalf("notary %v: exit status %d\n%s", args, status, out)
 	}
 	return out
-}
-
-// debian is a program of Debian's packages.
-func debian(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Fatalf("%v: .ci/run installs notary, softhsm2, opensc, jq and curl", err)
-	}
-	return path
-}
-
-// notaryServer runs Debian's notary-server in memory, and returns a client of it.
-func notaryServer(t *testing.T) notaryClient {
-	t.Helper()
-	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	cert, private := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	mustRun(t, dir, debian(t, "openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", private, "-out", cert, "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-	settings, err := json.Marshal(map[string]any{
-		"server": map[string]any{"http_addr": address, "tls_cert_file": cert, "tls_key_file": private}, "trust_service": map[string]any{"type": "local", "key_algorithm": "ecdsa"},
-		"storage": map[string]any{"backend": "memory"}, "logging": map[string]any{"level": "error"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(dir, "server.json")
-	save(t, conf, string(settings))
-	cmd := exec.CommandContext(t.Context(), debian(t, "notary-server"), "-config", conf)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Wait() }) // it was killed
-	for range 100 {
-		if c, err := net.Dial("tcp", address); err == nil {
-			_ = c.Close() // only whether it listens
-			return notaryClient{t, "https://localhost:" + address[strings.LastIndexByte(address, ':')+1:], cert, filepath.Join(dir, "trust"), dir}
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatal("notary-server does not listen")
-	return notaryClient{}
 }
 
 // guide returns the blocks of the guide that have the mark.
@@ -124,7 +72,9 @@ func TestTheGuideOutOfDockerContentTrustIsFollowed(t *testing.T) {
 
 	// A notary server with 50 signed tags, by its own client.
 	gun := world.Registry.Host + "/payments/web"
-	n := notaryServer(t)
+	server := memoryNotary(t)
+	home := t.TempDir()
+	n := notaryClient{t, server.url, server.ca, filepath.Join(home, "trust"), home}
 	n.run("init", gun)
 	digests := map[string]bool{}
 	for i := range leavingTags {
