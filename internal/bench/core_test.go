@@ -34,6 +34,7 @@ import (
 	"github.com/sealwright/sealwright/internal/key"
 	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
@@ -67,6 +68,11 @@ keys:
     methods: [notation]
     allow: [{project: payments, policy: notation, repositories: [IMAGES]}]
     require: {protected_ref: true}
+  - id: release-dct
+    file: file:DIR/release-dct.key
+    methods: [dct]
+    allow: [{project: payments, policy: trusted, repositories: [IMAGES]}]
+    require: {protected_ref: true}
 `
 
 const policyYAML = `apiVersion: sealwright.dev/v1
@@ -88,6 +94,11 @@ policies:
     origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
     sign:
       - {method: notation, key: release-x509}
+  trusted:
+    tags: ["v*"]
+    origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
+    sign:
+      - {method: dct, key: release-dct}
 `
 
 // imagePatterns returns what IMAGES stands for above.
@@ -133,6 +144,7 @@ type core struct {
 	workflow *workflow.Workflow
 	signer   *audit.Signer
 	public   *ecdsa.PublicKey
+	trust    *ecdsa.PublicKey  // of the key for Docker Content Trust
 	x509     *ecdsa.PublicKey  // of the key with a certificate, for notation
 	policy   string            // that is asked for
 	sent     *counting         // what the service asks of the registry
@@ -162,6 +174,13 @@ func newCore(t testing.TB, host string, via http.RoundTripper) *core {
 // newCoreWith is newCore with another notation method in the place of ours.
 func newCoreWith(t testing.TB, host string, via http.RoundTripper, wrap func(method.Method) method.Method) *core {
 	t.Helper()
+	return newCoreTrusted(t, host, via, wrap, func(*ecdsa.PublicKey) []dct.Config { return nil })
+}
+
+// newCoreTrusted is newCoreWith and the Notary servers that notaries returns for the
+// key that they are to trust.
+func newCoreTrusted(t testing.TB, host string, via http.RoundTripper, wrap func(method.Method) method.Method, notaries func(*ecdsa.PublicKey) []dct.Config) *core {
+	t.Helper()
 	c := &core{via: via, policy: "release", steps: map[string]step{}}
 	base := via
 	if base == nil {
@@ -183,12 +202,15 @@ func newCoreWith(t testing.TB, host string, via http.RoundTripper, wrap func(met
 	must(t, err)
 	c.public = writeKey(t, filepath.Join(dir, "release.key"))
 	c.x509 = writeCertified(t, dir)
+	c.trust = writeKey(t, filepath.Join(dir, "release-dct.key"))
+	trusted, err := dct.Open(notaries(c.trust), dct.Options{Memory: c.store.Trust()})
+	must(t, err)
 	conf, err := key.Load("keys.yaml", []byte(text.Replace(keysYAML)))
 	must(t, err)
 	ring, err := key.Open(t.Context(), conf, key.Options{})
 	must(t, err)
 	c.workflow, err = workflow.New(workflow.Options{
-		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{cosign.Name: cosign.New(reg), notation.Name: wrap(notation.New(reg))}, Registry: reg,
+		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{cosign.Name: cosign.New(reg), notation.Name: wrap(notation.New(reg)), dct.Name: dct.New(trusted)}, Registry: reg,
 		LogSigner: c.signer, CheckpointFile: filepath.Join(dir, "checkpoint"), CheckpointEvery: checkpointEvery,
 		Now: time.Now, Rand: rand.Reader, Log: log, Owner: "bench", Version: "bench", Workers: jobs, Steps: c.step,
 	})
