@@ -119,7 +119,11 @@ func makeSecrets(dir, server string) error {
 	if _, err := newCertified(filepath.Join(dir, "release-x509.key"), x509); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return nil
+	err := newOpenPGP(filepath.Join(dir, "release-gpg"), "Acme release <release@acme.test>", time.Now())
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // startForge starts the world's forge, whose webhooks go to the service, and
@@ -237,6 +241,13 @@ keys:
     allow:
       - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
     require: {protected_ref: true}
+  - id: release-gpg            # an OpenPGP certificate, made for a key that could be anywhere
+    file: file:{{.Dir}}/release-gpg.key
+    openpgp: {certificate: "file:{{.Dir}}/release-gpg.asc"}
+    methods: [simple]
+    allow:
+      - {project: payments, policy: release, repositories: ["{{.Registry}}/payments/*"]}
+    require: {protected_ref: true}
   - id: release-dct
     file: file:{{.Dir}}/release-dct.key
     methods: [dct]
@@ -270,6 +281,7 @@ policies:
     sign:
       - {method: cosign, key: release}
       - {method: notation, key: release-x509, options: {expiry: 8760h, userMetadata: "sourceRepositoryURI,sourceRepositoryDigest"}}
+      - {method: simple, key: release-gpg, recursive: true} # podman asks for the platform's signature too
 {{- if .NotaryURL}}
   trusted:                     # Docker Content Trust binds tags to digests
     tags: ["v*"]

@@ -103,7 +103,7 @@ func devSteps() string {
 func TestGoodConfigurationIsFoundGood(t *testing.T) {
 	f := configured(t, startWorld(t))
 	code, out, errs := f.check()
-	if code != exitOK || !strings.Contains(out, "4 keys, 2 policies, 3 issuers, 1 registries, 1 forges") || errs != "" {
+	if code != exitOK || !strings.Contains(out, "5 keys, 2 policies, 3 issuers, 1 registries, 1 forges") || errs != "" {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	if _, err := os.Stat(f.path("sealwright.db")); !os.IsNotExist(err) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"strings"
@@ -76,4 +77,35 @@ func certifyOpenPGP(ctx context.Context, ring *key.Ring, info signing.KeyInfo, u
 		return nil, err
 	}
 	return blank.Certificate(raw)
+}
+
+// newOpenPGP makes PATH.key and its OpenPGP certificate PATH.asc, neither of which
+// may be there.
+func newOpenPGP(path, user string, now time.Time) error {
+	secret, _, private, err := newECDSA()
+	if err != nil {
+		return err
+	}
+	if err := writeNew(path+".key", secret, 0o600); err != nil {
+		return err
+	}
+	blank, err := openpgp.NewBlank(private.Public(), user, now, now, 0)
+	if err != nil {
+		return err
+	}
+	d, err := blank.Draft()
+	if err != nil {
+		return err
+	}
+	h := d.Hash.New()
+	h.Write(d.Bytes)
+	raw, err := private.Sign(rand.Reader, h.Sum(nil), d.Hash)
+	if err != nil {
+		return err
+	}
+	cert, err := blank.Certificate(raw)
+	if err != nil {
+		return err
+	}
+	return writeNew(path+".asc", []byte(signing.ArmorOpenPGP(cert.Raw)), 0o644)
 }

@@ -249,6 +249,7 @@ var reKeyID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 func verify(b *strings.Builder, r signing.Request, tasks []signing.Task) {
 	verifyCosign(b, r, tasks)
 	verifyNotation(b, r, tasks)
+	verifySimple(b, r, tasks)
 }
 
 // verifiable reports whether a verifier finds the signature, and whether what

@@ -126,6 +126,7 @@ func TestViewsAreThoseOfTheGoldenFiles(t *testing.T) {
 		"request-waiting.md":   RequestMarkdown(request(signing.Signing), []signing.Task{task("registry.acme.dev/payments/web", "release-ec", signing.Queued)}, ""),
 		"request-strange.md":   RequestMarkdown(strangeRequest(), []signing.Task{strangeTask()}, "```\n"+hostile),
 		"request-trust.md":     RequestMarkdown(trusts(asked()).Request, trusts(ended(signing.Completed, enough)).Tasks, ""),
+		"request-simple.md":    RequestMarkdown(request(signing.Completed), []signing.Task{bySimple("registry.acme.dev/payments/web", "https://sign.acme.dev/lookaside/registry.acme.dev"), bySimple("openshift.acme.dev/payments/web", "")}, ""),
 		"request-nothing.md":   RequestMarkdown(signing.Request{}, nil, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
