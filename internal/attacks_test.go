@@ -17,7 +17,7 @@ var attacks = []string{
 	"approval by the author", "approval by a co-author", "approval by who started the run", "approval by who started it again", "approval by a pusher",
 	"approval twice by one person", "approval by one person on two forges", "approval by somebody who was renamed", "an author that maps to no account",
 	"an approver who left the team between approval and signing", "a CI token that approves",
-	"an approval inserted into the database", "an approval changed in the database", "a decision changed in the database", "an intent inserted into the database",
+	"an approval inserted into the database", "an approval changed in the database", "a decision inserted into the database", "a decision changed in the database", "an intent inserted into the database", "an intent changed in the database",
 	"a pending member of a team", "an outsider on a public repository",
 	"a permission API that answers 404", "a permission API that answers 500", "a permission API that is slow",
 	"approval after expiry", "approval after cancel", "approval after the policy changed", "approval for another request",
