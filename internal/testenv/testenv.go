@@ -309,7 +309,7 @@ func (e *Env) ring(ctx context.Context, f *Faults) (*key.Ring, error) {
     require: {protected_ref: true}
   - id: release-gpg
     file: file:DIR/release-gpg.key
-    openpgp: {certificate: file:DIR/release-gpg.asc}
+    openpgp: {certificate: "file:DIR/release-gpg.asc"}
     methods: [simple]
     allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
     require: {protected_ref: true}

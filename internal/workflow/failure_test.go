@@ -1,8 +1,11 @@
 package workflow_test
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -68,15 +71,24 @@ func scenarios() []scenario {
 		policy: testenv.PolicySigning(testenv.DCT), referrers: true, tasks: 1, tag: true, count: bound,
 		reads: []string{"notary GET timestamp#1", "notary GET targets/releases#1", "store lease#1", "store release#1"}, writes: []string{"notary POST update#1", "store trust version#1"},
 	}
+	simple := scenario{policy: testenv.PolicySigning(testenv.Simple), referrers: true, tasks: 1, writes: []string{"store lookaside#1"}, count: lookasides}
+	all := scenario{
+		policy: testenv.PolicySigning(testenv.Cosign, testenv.Notation, testenv.Simple, testenv.DCT), referrers: true, tasks: 4, tag: true,
+		reads: trust.reads, writes: append(trust.writes, "registry PUT .sig#1", "registry PUT manifest#1", "store lookaside#1"),
+		count: func(e *testenv.Env, a signing.Artifact) int {
+			return legacy.count(e, a) + notations(e, a) + lookasides(e, a) + bound(e, a)
+		},
+	}
 	var out []scenario
-	for name, sc := range map[string]scenario{"": legacy, "bundle, ": bundle, "notation, ": notation, "dct, ": trust} {
+	for name, sc := range map[string]scenario{"": legacy, "bundle, ": bundle, "notation, ": notation, "dct, ": trust, "simple, ": simple} {
 		fresh, again := sc, sc
-		fresh.name, fresh.uses = name+"fresh signature", 1
+		fresh.name, fresh.uses = name+"fresh signature", sc.tasks
 		again.name, again.before = name+"equal signature recognised", signedBefore
 		out = append(out, fresh, again)
 	}
 	recursive.name, recursive.uses = "bundle, index and what is below it", 3
-	out = append(out, recursive)
+	all.name, all.uses = "all four methods", 4
+	out = append(out, recursive, all)
 	slices.SortFunc(out, func(a, b scenario) int { return strings.Compare(a.name, b.name) })
 	return out
 }
@@ -89,6 +101,20 @@ func bound(e *testenv.Env, a signing.Artifact) int {
 		return 0
 	}
 	return int(version)
+}
+
+// lookasides counts the simple signatures that the service serves.
+func lookasides(e *testenv.Env, a signing.Artifact) (n int) {
+	e.T.Helper()
+	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: e.Database()}).EscapedPath()+"?_busy_timeout=20000")
+	if err == nil {
+		err = db.QueryRow("SELECT count(*) FROM lookaside WHERE path = ?", fmt.Sprintf("%s@sha256=%s", a.Repository, a.Digest.Hex())).Scan(&n)
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		e.T.Fatal(err)
+	}
+	return n
 }
 
 // env is a world for the scenario, with an image of the given content.
