@@ -134,12 +134,8 @@ func (f *onHub) build(c change) build {
 	if len(c.authors) == 0 {
 		c.authors = []string{c.by}
 	}
-	var trailers string
-	for _, a := range c.coauthors {
-		trailers += "\nCo-authored-by: " + a
-	}
 	for _, a := range c.authors {
-		f.repo.Commit(branch, hub.Commit{Message: branch + "\n" + trailers, Author: f.users[a], Committer: f.users[a], Files: map[string]string{branch: a}})
+		f.repo.Commit(branch, hub.Commit{Message: branch + "\n" + c.trailers(), Author: f.users[a], Committer: f.users[a], Files: map[string]string{branch: a}})
 	}
 	if c.stranger != "" {
 		f.repo.Commit(branch, hub.Commit{Message: branch, AuthorName: "Stranger", AuthorEmail: c.stranger, Committer: f.users[c.authors[0]], Files: map[string]string{branch: "s"}})

@@ -148,12 +148,8 @@ func (f *onLab) build(c change) build {
 	if c.restarts == "" {
 		c.restarts = c.starts
 	}
-	var trailers string
-	for _, a := range c.coauthors {
-		trailers += "\nCo-authored-by: " + a
-	}
 	push := func(author, address string) {
-		f.project.Push(f.users[c.pusher], branch, lab.Commit{Message: branch + "\n" + trailers, Author: author, Email: address, Files: map[string]string{branch + author: author}})
+		f.project.Push(f.users[c.pusher], branch, lab.Commit{Message: branch + "\n" + c.trailers(), Author: author, Email: address, Files: map[string]string{branch + author: author}})
 	}
 	for _, a := range c.authors {
 		push(a, a+"@acme.dev")

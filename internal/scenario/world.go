@@ -37,6 +37,14 @@ type change struct {
 	restarts  string
 }
 
+// trailers are the lines of its commits that name who else wrote them.
+func (c change) trailers() (out string) {
+	for _, a := range c.coauthors {
+		out += "\nCo-authored-by: " + a
+	}
+	return out
+}
+
 // build is a run of a merged change.
 type build struct {
 	pull  int // number of its pull or merge request
