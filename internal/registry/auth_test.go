@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -394,5 +395,33 @@ func TestDockerHubIsReachedWhereItsAPILives(t *testing.T) {
 	want := "https://registry-1.docker.io/v2/acme/web/manifests/v1 https://auth.docker.io/token"
 	if got := strings.Join(seen, " "); got != want {
 		t.Errorf("asked %s, want %s", got, want)
+	}
+}
+
+func TestATokenForPushingIsNotUsedWhereMoreIsAskedFor(t *testing.T) {
+	var scopes []string
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			scopes = append(scopes, r.URL.Query().Get("scope"))
+			_, _ = w.Write([]byte(`{"token":"` + strings.ReplaceAll(r.URL.Query().Get("scope"), "*", "all") + `"}`))
+			return
+		}
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("Www-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="notary"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer srv.Close()
+	n, err := registry.NewNotary(registry.Config{Host: strings.TrimPrefix(srv.URL, "http://"), InsecureHTTP: true}, registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []registry.Access{registry.AccessPush, registry.AccessPull, registry.AccessAll, registry.AccessPush} {
+		if _, _, err := n.Do(t.Context(), registry.NotaryRequest{Method: http.MethodGet, Scope: "registry.acme.dev/web", Path: "v2/x", Access: a, Most: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"repository:registry.acme.dev/web:pull,push", "repository:registry.acme.dev/web:*"}; !slices.Equal(scopes, want) {
+		t.Errorf("asked for %q, want %q", scopes, want)
 	}
 }

@@ -231,7 +231,11 @@ func TestFirstUseIsTrustedOnlyWhereConfiguredAndThenRemembered(t *testing.T) {
 	if s := w.fetch(); s.Root.Version != 2 || s.Root.Trusted != dct.ByMemory {
 		t.Errorf("got %+v", s.Root)
 	}
+	w.release("v2", "two") // the intent carries both roots
 	other := newWorld(t)
+	if said, err := w.method.Inspect(other.prepare(other.target(change("v1", "one")))); !errors.Is(err, signing.Denied) {
+		t.Errorf("an intent below another root: %+v, %v", said, err)
+	}
 	w.server.Before = func(rw http.ResponseWriter, r *http.Request) bool { other.server.ServeHTTP(rw, r); return true }
 	if err := w.refused(); !errors.Is(err, signing.Denied) {
 		t.Errorf("another root afterwards: %v", err)

@@ -78,11 +78,8 @@ func Check(rows []Config) config.Problems {
 			ps.Add(at("url"), "must be https")
 		default:
 			for _, p := range registry.Check([]registry.Config{c.row()}) {
-				key := strings.TrimPrefix(p.Path, "[0].")
-				if key == "host" {
-					key = "url"
-				}
-				ps.Add(at(key), "%s", p.Message)
+				// The same words, but for the host.
+				ps.Add(config.Index("", i)+strings.Replace(strings.TrimPrefix(p.Path, "[0]"), ".host", ".url", 1), "%s", p.Message)
 			}
 		}
 		if len(c.Repositories) == 0 {

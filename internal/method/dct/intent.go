@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
@@ -102,15 +104,17 @@ func (m *Method) inspect(in signing.Intent) (replay, *State, error) {
 		return p, nil, err
 	}
 	w := walk{source: carried(p.Files), gun: p.Repository, slack: inspectSlack, wanted: func(role string) bool { return above(role, []string{p.Role}) }}
-	if m.client == nil {
-		w.now, w.pin, w.memory = in.Created, pin{firstUse: true}, nothing{}
-	} else {
+	w.now, w.pin, w.memory = in.Created, pin{firstUse: true}, carried(p.Files).oldest()
+	if m.client != nil {
 		if _, w.pin, err = m.client.row(p.Repository); err != nil {
 			return p, nil, err
 		}
-		w.now, w.memory = m.client.now(), readOnly{m.client.memory}
+		w.now = m.client.now()
 	}
-	s, err := w.run(context.Background()) // no I/O but the memory's
+	s, err := w.run(context.Background())
+	if err == nil {
+		err = m.remembered(s)
+	}
 	if err != nil {
 		return p, nil, err
 	}
@@ -145,23 +149,53 @@ func (c carried) get(_ context.Context, name string, _ int64) ([]byte, error) {
 	return raw, nil
 }
 
-// readOnly looks into a memory and changes nothing: what an intent carries may have
-// been overtaken by another's reading, which is no rollback.
-type readOnly struct{ of Memory }
+// oldest is a memory in which the oldest root that the intent carries was seen, so that
+// the walk goes back as far as it did when the intent was made.
+func (c carried) oldest() *oldestRoot {
+	var out oldestRoot
+	for name, raw := range c {
+		number, ok := strings.CutSuffix(name, "."+roleRoot)
+		v, err := strconv.ParseInt(number, 10, 64)
+		if ok && err == nil && v > 0 && (out.version == 0 || v < out.version) {
+			out = oldestRoot{v, signing.DigestOf(raw)}
+		}
+	}
+	return &out
+}
 
-func (r readOnly) Seen(ctx context.Context, gun, role string) (int64, signing.Digest, error) {
-	if r.of == nil || role != roleRoot {
+type oldestRoot struct {
+	version int64
+	digest  signing.Digest
+}
+
+func (o *oldestRoot) Seen(_ context.Context, _, role string) (int64, signing.Digest, error) {
+	if role != roleRoot {
 		return 0, "", nil
 	}
-	return r.of.Seen(ctx, gun, role)
+	return o.version, o.digest, nil
 }
 
-func (readOnly) See(context.Context, string, string, int64, signing.Digest) error { return nil }
+// See remembers nothing: what an intent carries may have been overtaken by another's
+// reading, which is no rollback.
+func (*oldestRoot) See(context.Context, string, string, int64, signing.Digest) error { return nil }
 
-// nothing is a memory without anything in it.
-type nothing struct{}
-
-func (nothing) Seen(context.Context, string, string) (int64, signing.Digest, error) {
-	return 0, "", nil
+// remembered holds a root that no pin speaks for against what was seen: the root that
+// was seen last must be among those that the intent carries.
+func (m *Method) remembered(s *State) error {
+	if m.client == nil || s.Root.Trusted == ByPin || s.Root.Trusted == ByCA {
+		return nil
+	}
+	version, digest := int64(0), signing.Digest("")
+	if m.client.memory != nil {
+		var err error
+		if version, digest, err = m.client.memory.Seen(context.Background(), string(s.Repository), roleRoot); err != nil {
+			return err
+		}
+	}
+	for name, raw := range s.files {
+		if version > 0 && (name == roleRoot || strings.HasSuffix(name, "."+roleRoot)) && signing.DigestOf(raw) == digest {
+			return nil
+		}
+	}
+	return altered("a root that does not follow from the one that was seen")
 }
-func (nothing) See(context.Context, string, string, int64, signing.Digest) error { return nil }
