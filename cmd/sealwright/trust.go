@@ -30,6 +30,13 @@ type places struct {
 // for what t trusts.
 func (p places) technologies(t api.Trust) (map[string]method.Finder, error) {
 	out := map[string]method.Finder{cosign.Name: cosign.New(p.registry), notation.Name: notation.New(p.registry)}
+	if list := itemOf(t, dct.Name, dct.PlacesFile); list != nil {
+		m, err := dct.Read(list, time.Now)
+		if err != nil {
+			return nil, err
+		}
+		out[dct.Name] = m
+	}
 	document, err := p.document(t)
 	if err != nil || document == nil {
 		return out, err
@@ -40,6 +47,18 @@ func (p places) technologies(t api.Trust) (map[string]method.Finder, error) {
 	}
 	out[simple.Name] = m
 	return out, nil
+}
+
+// itemOf returns a trust item of a method, nil if there is none.
+func itemOf(t api.Trust, name, file string) []byte {
+	for _, m := range t.Methods {
+		for _, item := range m.Items {
+			if m.Method == name && item.Name == file {
+				return item.Content
+			}
+		}
+	}
+	return nil
 }
 
 // document is the list of lookasides, nil if t trusts no simple signatures.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/method/cosign"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
 	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/openpgp"
@@ -32,7 +33,8 @@ Usage:
 IMAGE is REPOSITORY@sha256:... or REPOSITORY:TAG, which is resolved once and
 shown. A signature counts if the verifier of its technology accepts it: cosign's
 library for cosign, notation's at level strict (without revocation) for notation,
-and for simple signatures what gpg and podman ask of one.
+and for simple signatures what gpg and podman ask of one. For Docker Content Trust
+a tag of the image must be signed, on a notary server whose root key the service pins.
 Beyond what cosign compares, a legacy signature must name this repository, and a
 bundle must say that it is a signature.
 
@@ -201,6 +203,8 @@ func formatOf(m api.TrustMethod) string {
 		return "jws"
 	case simple.Name:
 		return simple.Format
+	case dct.Name:
+		return dct.Format
 	}
 	return ""
 }

@@ -36,6 +36,9 @@ import (
 // Name is the method's name in policies and keys files.
 const Name = "dct"
 
+// Format is the one format of what Find finds: metadata of TUF.
+const Format = "tuf"
+
 // mediaType of an envelope, which is one signed document of a role.
 const mediaType = "application/json"
 
@@ -145,8 +148,16 @@ func (m *Method) Info(k signing.KeyInfo, o map[string]string) (method.Info, erro
 	if i := slices.IndexFunc(read.parts, func(p string) bool { return p != RoleReleases }); i >= 0 {
 		signer = strings.TrimPrefix(read.parts[i], RoleTargets+"/")
 	}
+	items := []method.TrustItem{{Name: file, MediaType: "application/x-pem-file", Bytes: key.PEM()}}
+	if m.client != nil {
+		list, err := m.client.places()
+		if err != nil {
+			return method.Info{}, fmt.Errorf("reading the certificates of the notaries: %w", err)
+		}
+		items = append(items, method.TrustItem{Name: PlacesFile, MediaType: "application/json", Bytes: list})
+	}
 	return method.Info{
-		Trust: []method.TrustItem{{Name: file, MediaType: "application/x-pem-file", Bytes: key.PEM()}},
+		Trust: items,
 		Snippets: map[string]string{
 			"notary":       add.String(),
 			"docker trust": "docker trust signer add --key " + file + " " + signer + " REPOSITORY\ndocker trust inspect IMAGE\n",

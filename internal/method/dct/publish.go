@@ -115,7 +115,7 @@ func (m *Method) Find(ctx context.Context, a signing.Artifact, k signing.KeyInfo
 				return nil, err
 			}
 			at.URI += "#" + t.Tag
-			f := method.Found{Format: r.Name, Location: at, Envelope: r.Digest}
+			f := method.Found{Format: Format, Location: at, Envelope: r.Digest}
 			if !slices.ContainsFunc(r.SignedBy, func(k Key) bool { return k.bare == key.bare }) {
 				f.Err = &signing.Error{Code: signing.Denied, Message: r.Name + " is not signed by key " + k.ID, Expected: key.ID, Found: "other keys"}
 			}
