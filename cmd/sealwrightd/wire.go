@@ -97,6 +97,7 @@ func open(ctx context.Context, c *loaded, log *slog.Logger) (*service, error) {
 	}
 	metrics.Generation(s.workflow.Generation)
 	metrics.Waiting(s.waiting)
+	metrics.Ends(s.workflow.Endings)
 	s.server = server.New(server.Options{
 		Workflow: s.workflow, Store: db, Identity: ids, LogKey: s.logKey, Log: log, Now: time.Now, Metrics: metrics,
 		Rate: c.Server.Rate, PublicLog: c.Server.PublicLog,

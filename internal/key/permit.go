@@ -23,6 +23,9 @@ type Use struct {
 	// Rule is what the Decision asks of people, nil if it asks nobody.
 	Rule      *signing.ApprovalRule
 	Approvals int // people whose valid approval of this basis counts
+	// Renewal says that nothing is added to what was signed before: the least
+	// conditions were judged then, and there is no build now.
+	Renewal bool
 }
 
 // Question returns what the conditions of keys want to know of the forge.
@@ -55,7 +58,9 @@ func (r *Ring) Permit(u Use) signing.Reason {
 		k.permitCertificate(r),
 		k.permitScope(u),
 	}
-	root.Children = append(root.Children, k.config.Require.reasons(u)...)
+	if !u.Renewal {
+		root.Children = append(root.Children, k.config.Require.reasons(u)...)
+	}
 	root.Pass = !slices.ContainsFunc(root.Children, func(c signing.Reason) bool { return !c.Pass })
 	return root
 }

@@ -145,11 +145,53 @@ type Checker interface {
 	Check(t Target, e signing.Envelope) error
 }
 
+// Renewer is a Collective whose documents end, and are signed again before they do.
+type Renewer interface {
+	Collective
+
+	// Standing reads and verifies what is published for a part of a repository. With
+	// an error that says that the part itself is not to be believed, Ends is there.
+	Standing(ctx context.Context, repository signing.Repository, part string) (Standing, error)
+	// Due reports whether what ends at expires is to be signed again at now, in a
+	// step with these options.
+	Due(options map[string]string, expires, now time.Time) bool
+	// Entries returns every tag that the bytes of an intent bind, changed or not. It
+	// refuses what Inspect refuses.
+	Entries(in signing.Intent) ([]signing.Change, error)
+}
+
+// Standing is what is published for a part of a repository.
+type Standing struct {
+	Version int64
+	Expires time.Time
+	Entries []signing.Change // by tag
+	// Ends is when everything ends that it rests on, itself included.
+	Ends []End
+}
+
+// End is when a role of a repository ends.
+type End struct {
+	Name    string
+	Expires time.Time
+}
+
+// Recorder is a Checker that judges by the clock and what it has seen, which records
+// outlive.
+type Recorder interface {
+	Checker
+
+	// Offline returns the method as whoever verifies a record has it.
+	Offline() Method
+}
+
 // CheckTask reports, offline, whether the bytes of a Task's intent say what the
 // Task does and its envelope is a signature over that by key.
 func CheckTask(m Method, t *signing.Task, key signing.KeyInfo, origin signing.Origin) error {
 	if t.Intent == nil || t.Envelope == nil {
 		return &signing.Error{Code: signing.Invalid, Message: "a task without bytes or signature", Found: t.ID}
+	}
+	if o, ok := m.(Recorder); ok {
+		m = o.Offline()
 	}
 	said, err := m.Inspect(*t.Intent)
 	if err != nil {

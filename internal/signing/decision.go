@@ -86,6 +86,8 @@ type Basis struct {
 	Source string `json:"source,omitempty"`
 	// List is the list that a person brought.
 	List *List `json:"list,omitempty"`
+	// Renewal is what is signed again, unchanged: then there are no Artifacts.
+	Renewal *Renewal `json:"renewal,omitempty"`
 }
 
 // MaxTasks bounds the Tasks of one Request, which are in memory together and
@@ -98,6 +100,14 @@ const MaxTasks = 4096
 // together. It is the one place that knows.
 func (b Basis) Tasks(request string) []*Task {
 	var out []*Task
+	if n := b.Renewal; n != nil {
+		for _, s := range b.Steps {
+			for _, part := range s.Parts {
+				out = append(out, &Task{ID: fmt.Sprintf("%s.%d", request, len(out)+1), RequestID: request, State: Queued, Artifact: Artifact{Repository: n.Repository}, Step: s, Part: part})
+			}
+		}
+		return out
+	}
 	add := func(t Task) {
 		t.ID, t.RequestID, t.State = fmt.Sprintf("%s.%d", request, len(out)+1), request, Queued
 		out = append(out, &t)

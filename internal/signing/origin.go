@@ -12,6 +12,9 @@ type Role string
 const (
 	// RoleCI is the role of issuers whose tokens may submit Requests.
 	RoleCI Role = "ci"
+	// RoleService is the role of the service itself, which renews what it has signed.
+	// No issuer can have it.
+	RoleService Role = "service"
 	// RolePeople is the role of issuers whose tokens stand for persons.
 	RolePeople Role = "people"
 )
@@ -174,6 +177,20 @@ type Facts struct {
 	Source *SourceRequest `json:"source,omitempty"`
 	// List is the list that a person brought, nil for every other Request.
 	List *List `json:"list,omitempty"`
+}
+
+// Renewal is a part of a repository that the service signs again before it ends,
+// without changing anything in it, by the key and policy of the Request that last
+// changed it.
+type Renewal struct {
+	Repository Repository `json:"repository"`
+	Part       string     `json:"part"`
+	Method     string     `json:"method"`
+	Key        string     `json:"key"`
+	// Source is the Request that last changed it, and Expires when what is published
+	// now ends.
+	Source  string    `json:"source"`
+	Expires time.Time `json:"expires"`
 }
 
 // List describes a list of images that a person brought, such as an export of what

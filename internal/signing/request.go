@@ -47,6 +47,9 @@ type Request struct {
 	// List is what a person brought who asks for signatures on images that no build
 	// of today made; nil for every other Request.
 	List *List `json:"list,omitempty"`
+	// Renewal is what the service itself signs again, unchanged; nil for every Request
+	// of a job or a person.
+	Renewal *Renewal `json:"renewal,omitempty"`
 	// CancelRequested is set when a run asks to cancel while Tasks are being
 	// worked on: no key is used for this Request any more.
 	CancelRequested bool      `json:"cancelRequested,omitempty"`

@@ -170,7 +170,7 @@ func TestRequestsOfTheFirstSchemaAreListedAfterTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := rawDB(t, path)
-	for _, step := range []string{"DROP TABLE trust_versions", "DROP TABLE lookaside", "DROP TABLE contents", "DROP TABLE public_keys", "DROP TABLE deliveries", "DROP TABLE reports", "DROP INDEX requests_awaiting", "DROP TABLE request_digests", "ALTER TABLE requests DROP COLUMN project", "PRAGMA user_version = 1"} {
+	for _, step := range []string{"DROP TABLE trust_entries", "DROP TABLE trust_versions", "DROP TABLE lookaside", "DROP TABLE contents", "DROP TABLE public_keys", "DROP TABLE deliveries", "DROP TABLE reports", "DROP INDEX requests_awaiting", "DROP TABLE request_digests", "ALTER TABLE requests DROP COLUMN project", "PRAGMA user_version = 1"} {
 		if _, err := db.Exec(step); err != nil {
 			t.Fatal(err)
 		}

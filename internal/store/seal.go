@@ -35,6 +35,7 @@ const (
 	deliveryDomain    = "sealwright delivery v1"
 	reportsDomain     = "sealwright reports v1"
 	trustDomain       = "sealwright trust version v1"
+	entryDomain       = "sealwright trust entry v1"
 )
 
 // sealer makes and verifies the HMACs of rows.
@@ -150,6 +151,8 @@ func tableOf(domain string) string {
 		return "reports"
 	case trustDomain:
 		return "trust_versions"
+	case entryDomain:
+		return "trust_entries"
 	default:
 		return "log_head"
 	}

@@ -75,6 +75,11 @@ func (tx *Tx) Transition(c Change) (err error) {
 		if err := tx.putTask(t, to, false); err != nil {
 			return err
 		}
+		if to == signing.Published && t.Part != "" {
+			if err := tx.recordEntries(t); err != nil {
+				return err
+			}
+		}
 	}
 	return tx.follow(c.Events, c.Jobs)
 }

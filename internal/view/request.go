@@ -37,6 +37,9 @@ func RequestText(w io.Writer, r signing.Request, tasks []signing.Task, colour bo
 	if r.List != nil {
 		row("list", fmt.Sprintf("made %s, file %s", stamp(r.List.Made), r.List.Digest))
 	}
+	if n := r.Renewal; n != nil {
+		row("renewal", fmt.Sprintf("of %s in %s, which ends %s", n.Part, n.Repository, stamp(n.Expires)))
+	}
 	row("source", r.Source)
 	for _, a := range r.Artifacts {
 		row("artifact", a.String())

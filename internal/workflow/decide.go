@@ -19,6 +19,9 @@ import (
 // refused from the token alone is refused before any network access.
 func (d *drive) decide(ctx context.Context) error {
 	r := d.request
+	if r.Renewal != nil {
+		return d.decideRenewal(ctx)
+	}
 	p, err := d.conf.policies.Find(r.Origin, r.Policy)
 	if err != nil {
 		return d.deny(ctx, signing.Reason{Rule: "policy", Children: []signing.Reason{refusal("policy", err)}}, signing.Public(err))
@@ -167,11 +170,22 @@ func (w *Workflow) basis(p *policy.Policy, artifacts, children []signing.Artifac
 		}
 		steps[i].Parts = parts
 	}
-	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Untrust: r.Untrust, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source, List: r.List}, nil
+	if n := r.Renewal; n != nil {
+		steps = slices.DeleteFunc(steps, func(s signing.Step) bool {
+			return s.Method != n.Method || s.Key != n.Key || !slices.Contains(s.Parts, n.Part)
+		})
+		for i := range steps {
+			steps[i].Parts, steps[i].Recursive = []string{n.Part}, false
+		}
+	}
+	return signing.Basis{Format: signing.BasisFormat, Project: p.Project(), Policy: p.Name(), PolicyDigest: p.Digest(), Artifacts: artifacts, Children: children, Steps: steps, Untrust: r.Untrust, Origin: r.Origin, RepositoryPolicy: own, Source: r.Source, List: r.List, Renewal: r.Renewal}, nil
 }
 
 // permit holds every step against what the owner of its key demands.
 func (w *Workflow) permit(p *policy.Policy, f signing.Facts, basis signing.Basis, rule *signing.ApprovalRule, approvals int, recheck bool) signing.Reason {
+	if basis.Renewal != nil {
+		return w.permitRenewal(basis)
+	}
 	out := signing.Reason{Rule: "keys", Pass: true}
 	artifacts := slices.Concat(basis.Artifacts, basis.Children, basis.Untrust)
 	for _, s := range basis.Steps {
@@ -265,7 +279,7 @@ func (d *drive) moveToSigning(tx *store.Tx, c *clearance) error {
 // begin rechecks what may have changed since the decision and starts signing.
 func (d *drive) begin(ctx context.Context) error {
 	c, err := d.recheck(ctx)
-	if err == nil {
+	if err == nil && d.request.Renewal == nil { // nothing that a forge or people would know of
 		err = d.stillHolds(ctx)
 	}
 	if err != nil {
@@ -277,7 +291,8 @@ func (d *drive) begin(ctx context.Context) error {
 		}
 		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{refusal("recheck.tags", err)}}, signing.Public(err))
 	}
-	if reason := d.frozen(); reason != nil {
+	// A freeze is for what is new: an end that passes in it would take trust away.
+	if reason := d.frozen(); reason != nil && d.request.Renewal == nil {
 		return d.deny(ctx, signing.Reason{Rule: "recheck", Children: []signing.Reason{*reason}}, nil)
 	}
 	d.request.Failure = nil

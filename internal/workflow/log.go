@@ -203,6 +203,7 @@ func (w *Workflow) Ready(ctx context.Context) []Check {
 		}
 		checks = append(checks, c)
 	}
+	checks = append(checks, w.readyEndings()...)
 	return checks
 }
 

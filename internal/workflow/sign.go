@@ -267,7 +267,7 @@ func (d *drive) useKeys(ctx context.Context, found map[string]method.Prepared) e
 // signTasks uses keys for Tasks that c clears.
 func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Task, found map[string]method.Prepared) error {
 	for _, t := range tasks {
-		if err := d.clear(c, t); err != nil {
+		if err := d.clear(ctx, c, t); err != nil {
 			return d.failAll(ctx, err)
 		}
 	}
@@ -347,7 +347,7 @@ func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Ta
 
 // clear takes the Task's part of the clearance, and reads the stored bytes
 // back: they must say exactly what was decided.
-func (d *drive) clear(c *clearance, t *signing.Task) error {
+func (d *drive) clear(ctx context.Context, c *clearance, t *signing.Task) error {
 	if err := c.spend(t); err != nil {
 		return err
 	}
@@ -362,7 +362,10 @@ func (d *drive) clear(c *clearance, t *signing.Task) error {
 	if err != nil {
 		return err
 	}
-	return said.MatchesTask(t)
+	if err := said.MatchesTask(t); err != nil || d.request.Renewal == nil {
+		return err
+	}
+	return d.tracedIntent(ctx, m, *t.Intent)
 }
 
 // envelope asks the key, once, and assembles what it returns.

@@ -105,6 +105,8 @@ type Options struct {
 	ForgePoll map[string]time.Duration
 	// Directory says which accounts and identities are one person; nil knows nobody.
 	Directory *approval.Directory
+	// RenewEvery is how often what ends is looked at; 0 is DefaultRenewEvery.
+	RenewEvery time.Duration
 	// Heard, where set, is told of each delivery and command what became of it: a
 	// word of Heard's constants. The host is a configured one, or empty.
 	Heard func(host, outcome string)
@@ -116,6 +118,7 @@ type Options struct {
 type Workflow struct {
 	Options
 	inForce       atomic.Pointer[generation]
+	endings       atomic.Pointer[[]Ending]      // nil before the first look
 	refusedReload atomic.Pointer[refusedReload] // nil unless the policies on disk are broken
 	loading       sync.Mutex                    // one configuration is loaded at a time
 	slots         chan struct{}                 // one token for each Request being driven
@@ -158,6 +161,9 @@ func New(o Options) (*Workflow, error) {
 	if o.Poll == 0 {
 		o.Poll = DefaultPoll
 	}
+	if o.RenewEvery == 0 {
+		o.RenewEvery = DefaultRenewEvery
+	}
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = 2 * time.Second
 	}
@@ -193,7 +199,7 @@ func (w *Workflow) Run(ctx context.Context) error {
 	w.run, w.stopped = ctx, false
 	w.mu.Unlock()
 	var wg sync.WaitGroup
-	loops := []func(context.Context){w.dispatch, w.sequence, w.tidy}
+	loops := []func(context.Context){w.dispatch, w.sequence, w.tidy, w.renewals}
 	if len(w.Forges) > 0 {
 		loops = append(loops, w.asks.run, w.hooks.run, w.pulls.run, w.reporters.run)
 	}
