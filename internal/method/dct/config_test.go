@@ -106,7 +106,7 @@ func certify(t *testing.T, cn string) (ca string, root dct.Signer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: cn}, NotBefore: authority.NotBefore, NotAfter: time.Now().AddDate(5, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: cn}, NotBefore: authority.NotBefore, NotAfter: time.Now().AddDate(1, 0, 0), KeyUsage: x509.KeyUsageDigitalSignature}
 	der, err = x509.CreateCertificate(rand.Reader, leaf, authority, root.Private.Public(), k)
 	if err != nil {
 		t.Fatal(err)
@@ -137,8 +137,14 @@ func TestARootCertifiedByThePinnedAuthorityIsTrustedAndNoOther(t *testing.T) {
 	if _, err := w.open(nil, dct.Pin{Repository: "registry.acme.dev/shop", CAFile: other}).Fetch(t.Context(), second); !errors.Is(err, signing.Denied) {
 		t.Errorf("another authority: %v", err)
 	}
-	w.now = time.Now().AddDate(6, 0, 0)
-	if _, err := c.Fetch(t.Context(), second); !errors.Is(err, signing.Denied) {
-		t.Errorf("after the certificate has ended: %v", err)
+	pinned := w.open(nil, dct.Pin{Repository: "registry.acme.dev/shop", RootKeys: []string{root.Key.ID}})
+	if _, err := pinned.Fetch(t.Context(), second); err != nil {
+		t.Error(err)
+	}
+	w.now = time.Now().AddDate(2, 0, 0) // what is signed is valid for three years
+	for name, c := range map[string]*dct.Client{"authority": c, "key": pinned} {
+		if _, err := c.Fetch(t.Context(), second); !errors.Is(err, signing.Denied) || strings.Contains(err.Error(), "expired") {
+			t.Errorf("pinned by its %s, after the certificate has ended: %v", name, err)
+		}
 	}
 }

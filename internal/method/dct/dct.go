@@ -141,8 +141,12 @@ func (m *Method) Info(k signing.KeyInfo, o map[string]string) (method.Info, erro
 	}
 	file := k.ID + ".dct.pem"
 	var add strings.Builder
+	server := "NOTARY_URL"
+	if m.client != nil && len(m.client.rows) == 1 {
+		server = m.client.rows[0].URL
+	}
 	for _, p := range read.parts {
-		fmt.Fprintf(&add, "notary -s NOTARY_URL delegation add -p REPOSITORY %s %s --all-paths\n", p, file)
+		fmt.Fprintf(&add, "notary -s %s delegation add -p REPOSITORY %s %s --all-paths\n", server, p, file)
 	}
 	signer := "SIGNER"
 	if i := slices.IndexFunc(read.parts, func(p string) bool { return p != RoleReleases }); i >= 0 {

@@ -209,7 +209,17 @@ func (w *walk) root(ctx context.Context) (map[string]role, *document, error) {
 		}
 	}
 	last := chain[len(chain)-1]
-	if err := w.check(ctx, last.role(roleRoot), last.doc); err != nil {
+	current := last.role(roleRoot)
+	// docker and notary refuse a root whose certificate has ended, so that what is
+	// signed below it helps nobody.
+	current.keys = slices.DeleteFunc(slices.Clone(current.keys), func(k Key) bool {
+		c := k.Certificates[0]
+		return w.now.Before(c.NotBefore) || w.now.After(c.NotAfter.Add(w.slack))
+	})
+	if len(current.keys) == 0 {
+		return nil, nil, w.refuse(roleRoot, "a root key whose certificate is valid", "none", "have the owner of the repository rotate the root key: notary key rotate "+string(w.gun)+" root")
+	}
+	if err := w.check(ctx, current, last.doc); err != nil {
 		return nil, nil, err
 	}
 	w.state.Root = Root{Document: last.doc.about(last.role(roleRoot)), Trusted: trusted}
