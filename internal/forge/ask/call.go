@@ -111,7 +111,7 @@ func (w Words) Answered(status int, message, what, need string) *signing.Error {
 		return e
 	case status == http.StatusConflict:
 		return &signing.Error{Code: signing.Conflict, Message: what + " is refused", Found: found}
-	case status >= 300 && status < 400, status >= 500:
+	case status >= 300 && status < 400, status == http.StatusTooManyRequests, status >= 500:
 		return &signing.Error{Code: signing.Unavailable, Message: what + " failed", Found: found}
 	}
 	return &signing.Error{Code: signing.Invalid, Message: what + " is refused", Found: found}
