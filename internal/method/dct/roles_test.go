@@ -3,6 +3,7 @@ package dct_test
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -226,5 +227,21 @@ func TestAFieldThatReadersTakeDifferentlyIsRefused(t *testing.T) {
 		if err := w.refused(); !errors.Is(err, signing.Denied) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAnAnnouncedLengthBeyondTheBoundIsNotAskedFor(t *testing.T) {
+	w := newWorld(t)
+	w.release("v1", "one")
+	meta := w.body("snapshot")["meta"].(map[string]any)
+	meta["targets"].(map[string]any)["length"] = 100 << 20
+	w.serve(map[string][]byte{"snapshot": w.server.Sign(string(gun), "snapshot", w.own("snapshot", "Snapshot", meta))})
+	asked := false
+	w.server.Before = func(_ http.ResponseWriter, r *http.Request) bool {
+		asked = asked || strings.Contains(r.URL.Path, "/targets")
+		return false
+	}
+	if err := w.refused(); !errors.Is(err, signing.TooLarge) || asked {
+		t.Errorf("got %v; asked for it: %t", err, asked)
 	}
 }
