@@ -36,6 +36,7 @@ func TestBench(t *testing.T) {
 	t.Run("processes", func(t *testing.T) { processes(t, tb) })
 	t.Run("publishing", func(t *testing.T) { publishing(t, tb) })
 	t.Run("notation", func(t *testing.T) { notations(t, tb) })
+	t.Run("simple", func(t *testing.T) { simples(t, tb) })
 	t.Run("trust", func(t *testing.T) { trusts(t, tb) })
 	t.Run("core", func(t *testing.T) { profiles = serviceCore(t, tb) })
 	t.Run("policy", func(t *testing.T) { decisions(t, tb) })

@@ -36,6 +36,7 @@ import (
 	"github.com/sealwright/sealwright/internal/method/cosign"
 	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/method/notation"
+	"github.com/sealwright/sealwright/internal/method/simple"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
 	ourregistry "github.com/sealwright/sealwright/internal/registry"
@@ -68,6 +69,12 @@ keys:
     methods: [notation]
     allow: [{project: payments, policy: notation, repositories: [IMAGES]}]
     require: {protected_ref: true}
+  - id: release-gpg
+    file: file:DIR/release-gpg.key
+    openpgp: {certificate: file:DIR/release-gpg.asc}
+    methods: [simple]
+    allow: [{project: payments, policy: simple, repositories: [IMAGES]}]
+    require: {protected_ref: true}
   - id: release-dct
     file: file:DIR/release-dct.key
     methods: [dct]
@@ -94,6 +101,10 @@ policies:
     origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
     sign:
       - {method: notation, key: release-x509}
+  simple:
+    origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
+    sign:
+      - {method: simple, key: release-gpg}
   trusted:
     tags: ["v*"]
     origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
@@ -146,6 +157,7 @@ type core struct {
 	public   *ecdsa.PublicKey
 	trust    *ecdsa.PublicKey  // of the key for Docker Content Trust
 	x509     *ecdsa.PublicKey  // of the key with a certificate, for notation
+	openPGP  []byte            // the certificate of the key for simple signing
 	policy   string            // that is asked for
 	sent     *counting         // what the service asks of the registry
 	via      http.RoundTripper // what the registry is reached by
@@ -202,6 +214,9 @@ func newCoreTrusted(t testing.TB, host string, via http.RoundTripper, wrap func(
 	must(t, err)
 	c.public = writeKey(t, filepath.Join(dir, "release.key"))
 	c.x509 = writeCertified(t, dir)
+	c.openPGP = writeOpenPGP(t, dir)
+	lookaside, err := simple.New(nil, simple.Options{Own: c.store.Lookaside(), URL: "https://sign.acme.dev"})
+	must(t, err)
 	c.trust = writeKey(t, filepath.Join(dir, "release-dct.key"))
 	trusted, err := dct.Open(notaries(c.trust), dct.Options{Memory: c.store.Trust()})
 	must(t, err)
@@ -210,7 +225,7 @@ func newCoreTrusted(t testing.TB, host string, via http.RoundTripper, wrap func(
 	ring, err := key.Open(t.Context(), conf, key.Options{})
 	must(t, err)
 	c.workflow, err = workflow.New(workflow.Options{
-		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{cosign.Name: cosign.New(reg), notation.Name: wrap(notation.New(reg)), dct.Name: dct.New(trusted)}, Registry: reg,
+		Store: c.store, Policies: policies, Keys: ring, Methods: map[string]method.Method{cosign.Name: cosign.New(reg), notation.Name: wrap(notation.New(reg)), dct.Name: dct.New(trusted), simple.Name: lookaside}, Registry: reg,
 		LogSigner: c.signer, CheckpointFile: filepath.Join(dir, "checkpoint"), CheckpointEvery: checkpointEvery,
 		Now: time.Now, Rand: rand.Reader, Log: log, Owner: "bench", Version: "bench", Workers: jobs, Steps: c.step,
 	})

@@ -28,10 +28,13 @@ const MediaType = "application/vnd.sealwright.simple-signature.v1"
 // Format is the one format of this method's signatures.
 const Format = "gpg"
 
-// Method is the simple signing method. It keeps no state.
+// Method is the simple signing method. It keeps no state but what it found right
+// before.
 type Method struct {
 	places places
 	now    func() time.Time
+	certs  method.Memo[*openpgp.Certificate]
+	held   method.Memo[struct{}]
 }
 
 var (
@@ -47,7 +50,7 @@ func (m *Method) Info(k signing.KeyInfo, options map[string]string) (method.Info
 	if err := checkOptions(options); err != nil {
 		return method.Info{}, err
 	}
-	c, err := certificate(k)
+	c, err := m.certificate(k)
 	if err != nil {
 		return method.Info{}, err
 	}
@@ -74,8 +77,12 @@ func (m *Method) Info(k signing.KeyInfo, options map[string]string) (method.Info
 }
 
 // certificate returns the key's OpenPGP certificate, which must not be revoked.
-func certificate(k signing.KeyInfo) (*openpgp.Certificate, error) {
-	c, err := openpgp.Of(k)
+func (m *Method) certificate(k signing.KeyInfo) (*openpgp.Certificate, error) {
+	id, err := method.Target{Key: signing.KeyInfo{ID: k.ID, Public: k.Public, OpenPGP: k.OpenPGP}}.Ask()
+	if err != nil {
+		return nil, err
+	}
+	c, err := m.certs.Ask(id, func() (*openpgp.Certificate, error) { return openpgp.Of(k) })
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +99,7 @@ func (m *Method) Prepare(ctx context.Context, t method.Target, now time.Time) (m
 	if err != nil {
 		return method.Prepared{}, err
 	}
-	c, err := certificate(t.Key)
+	c, err := m.certificate(t.Key)
 	if err != nil {
 		return method.Prepared{}, err
 	}
@@ -160,7 +167,7 @@ func (m *Method) Assemble(t method.Target, in signing.Intent, raw []byte) (signi
 	if err := said.Matches(t.Artifact); err != nil {
 		return signing.Envelope{}, err
 	}
-	c, err := certificate(t.Key)
+	c, err := m.certificate(t.Key)
 	if err != nil {
 		return signing.Envelope{}, err
 	}
@@ -182,11 +189,26 @@ func (m *Method) hold(t method.Target, e signing.Envelope, at time.Time) error {
 	if e.Method != Name || e.MediaType != MediaType || e.KeyID != t.Key.ID {
 		return &signing.Error{Code: signing.Denied, Message: "the envelope is not one that this method made for the key", Expected: Name + " by key " + t.Key.ID, Found: fmt.Sprintf("%.64q of %.128q by key %.64q", e.Method, e.MediaType, e.KeyID), Fix: "the stored envelope was altered: keep the database for examination and submit again"}
 	}
-	c, err := certificate(t.Key)
+	c, err := m.certificate(t.Key)
 	if err != nil {
 		return err
 	}
-	said, err := c.Exact(e.Bytes, at)
+	if !at.IsZero() {
+		if err := c.Valid(at); err != nil {
+			return err
+		}
+	}
+	id, err := t.Ask(e.Bytes)
+	if err != nil {
+		return err
+	}
+	_, err = m.held.Ask(id, func() (struct{}, error) { return struct{}{}, holdAnew(t, c, e.Bytes) })
+	return err
+}
+
+// holdAnew checks the bytes, with the key as it was when they were signed.
+func holdAnew(t method.Target, c *openpgp.Certificate, message []byte) error {
+	said, err := c.Exact(message, time.Time{})
 	if err != nil {
 		return err
 	}
@@ -260,7 +282,7 @@ func (m *Method) Find(ctx context.Context, a signing.Artifact, k signing.KeyInfo
 }
 
 func (m *Method) judge(a signing.Artifact, k signing.KeyInfo, signature []byte) error {
-	c, err := certificate(k)
+	c, err := m.certificate(k)
 	if err != nil {
 		return err
 	}
