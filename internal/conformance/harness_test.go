@@ -90,6 +90,12 @@ func mustRun(t *testing.T, dir, program string, args ...string) {
 // registries returns the hosts of the two kinds of registry, by name.
 func registries(t *testing.T) map[string]string {
 	t.Helper()
+	return map[string]string{"distribution": distribution(t), "with-referrers": referring(t)}
+}
+
+// referring starts a registry with the referrers API and returns its host.
+func referring(t *testing.T) string {
+	t.Helper()
 	w, err := devworld.Start(devworld.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +105,7 @@ func registries(t *testing.T) map[string]string {
 			t.Error(err)
 		}
 	})
-	return map[string]string{"distribution": distribution(t), "with-referrers": w.Registry.Host}
+	return w.Registry.Host
 }
 
 // distribution starts a distribution registry and returns its host. It has no

@@ -3,7 +3,6 @@
 package conformance
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -190,94 +189,103 @@ func newSimpleWorld(t *testing.T, host string, makeKey func() (crypto.Signer, er
 
 func simpleMutations() []mutation {
 	every := []string{"skopeo", "standalone", "podman", "image", "gpg", "sealwright"}
-	path := func(s signed, image devworld.Image, n int) string {
-		return signaturePath(s.public, image.Repository, image.Digest, n)
-	}
-	get := func(t *testing.T, s signed) []byte {
-		t.Helper()
-		b, err := os.ReadFile(path(s, s.image, 1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	altered := func(f func(b []byte) []byte) func(*testing.T, signed) (string, string) {
+	index := []string{"standalone", "image", "gpg", "sealwright"} // what is asked about the index
+	// eachOne does something with the signature of the index and of each manifest.
+	eachOne := func(do func(t *testing.T, s signed, digest string, n int, file func(n int) string)) func(*testing.T, signed) (string, string) {
 		return func(t *testing.T, s signed) (string, string) {
-			b := get(t, s)
-			c := f(bytes.Clone(b))
-			if bytes.Equal(b, c) {
-				t.Fatal("nothing was altered")
+			for i, d := range digestsOf(s.image) {
+				do(t, s, d, i, func(n int) string { return signaturePath(s.public, s.image.Repository, d, n) })
 			}
-			writeFile(t, path(s, s.image, 1), c)
 			return s.image.Reference(), s.public
 		}
 	}
+	// broken is a signature with one byte changed.
+	broken := func(t *testing.T, file string) []byte {
+		b := readFile(t, file)
+		b[len(b)-1] ^= 1
+		return b
+	}
+	remove := func(t *testing.T, file string) {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const blind = "gpg does not know what is signed"
 	return []mutation{
 		{name: "none", what: "the signed image itself", accepts: every, make: func(_ *testing.T, s signed) (string, string) { return s.image.Reference(), s.public }},
-		{name: "other image", what: "its signature, put on another image of the repository", accepts: []string{"gpg"}, make: func(t *testing.T, s signed) (string, string) {
-			writeFile(t, path(s, s.other, 1), get(t, s))
+		{name: "other image", what: "its signatures, put on another image of the repository", accepts: []string{"gpg"}, make: func(t *testing.T, s signed) (string, string) {
+			for i, d := range digestsOf(s.other) {
+				writeFile(t, signaturePath(s.public, s.other.Repository, d, 1), readFile(t, signaturePath(s.public, s.image.Repository, digestsOf(s.image)[i], 1)))
+			}
 			return s.other.Reference(), s.public
-		}, why: "gpg does not know what is signed"},
+		}, why: blind},
 		{name: "moved", what: "image and signatures copied to another repository", accepts: []string{"gpg"}, make: func(t *testing.T, s signed) (string, string) {
 			moved := copyImage(t, s)
-			for _, d := range append([]string{s.image.Digest}, s.image.Manifests...) {
-				b, err := os.ReadFile(signaturePath(s.public, s.image.Repository, d, 1))
-				if err != nil {
-					t.Fatal(err)
-				}
-				writeFile(t, signaturePath(s.public, moved.Repository, d, 1), b)
+			for _, d := range digestsOf(s.image) {
+				writeFile(t, signaturePath(s.public, moved.Repository, d, 1), readFile(t, signaturePath(s.public, s.image.Repository, d, 1)))
 			}
 			return moved.Reference(), s.public
-		}, why: "gpg does not know what is signed"},
+		}, why: blind},
 		{name: "other key", what: "verified with the certificate of another key", make: func(t *testing.T, s signed) (string, string) {
-			raw, err := os.ReadFile(filepath.Join(s.strangerPublic, "key.asc"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, err := openpgp.ParseCertificate(raw)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s.image.Reference(), trustOpenPGP(t, c.Raw, filepath.Join(s.public, "sigs"))
+			return s.image.Reference(), trustOpenPGP(t, certificateOf(t, s.strangerPublic).Raw, filepath.Join(s.public, "sigs"))
 		}},
-		{name: "altered signature", what: "one byte of the signature changed", make: altered(func(b []byte) []byte { b[len(b)-1] ^= 1; return b })},
-		{name: "by a stranger", what: "the same payload, signed by another key", make: func(t *testing.T, s signed) (string, string) {
+		{name: "altered signature", what: "one byte of each signature changed", make: eachOne(func(t *testing.T, _ signed, _ string, _ int, file func(int) string) {
+			writeFile(t, file(1), broken(t, file(1)))
+		})},
+		{name: "by a stranger", what: "the same payloads, signed by another key", make: eachOne(func(t *testing.T, s signed, d string, _ int, file func(int) string) {
 			k := newKey(t)
 			c, err := openpgp.ParseCertificate(keytest.OpenPGP(t, k, simpleMade(), 0))
 			if err != nil {
 				t.Fatal(err)
 			}
-			writeFile(t, path(s, s.image, 1), forgeSimple(t, c, k, payloadOf(s.image.Repository+"@"+s.image.Digest, s.image.Digest)))
-			return s.image.Reference(), s.public
-		}},
-		{name: "removed", what: "its signatures taken out of the lookaside", make: func(t *testing.T, s signed) (string, string) {
-			if err := os.Remove(path(s, s.image, 1)); err != nil {
+			writeFile(t, file(1), forgeSimple(t, c, k, payloadOf(s.image.Repository+"@"+d, d)))
+		})},
+		{name: "removed", what: "the signatures taken out of the lookaside", make: eachOne(func(t *testing.T, _ signed, _ string, _ int, file func(int) string) {
+			remove(t, file(1))
+		})},
+		{name: "behind a gap", what: "each signature is number 2, and there is no number 1", make: eachOne(func(t *testing.T, _ signed, _ string, _ int, file func(int) string) {
+			if err := os.Rename(file(1), file(2)); err != nil {
 				t.Fatal(err)
 			}
-			return s.image.Reference(), s.public
-		}},
-		{name: "behind a gap", what: "the signature is number 2, and there is no number 1", make: func(t *testing.T, s signed) (string, string) {
-			if err := os.Rename(path(s, s.image, 1), path(s, s.image, 2)); err != nil {
-				t.Fatal(err)
+		})},
+		{name: "bad one before it", what: "a broken signature is number 1, the good one number 2", accepts: every, make: eachOne(func(t *testing.T, _ signed, _ string, _ int, file func(int) string) {
+			writeFile(t, file(2), readFile(t, file(1)))
+			writeFile(t, file(1), broken(t, file(1)))
+		}), why: "one good signature is enough; a broken one beside it is skipped"},
+		{name: "only the index signed", what: "the index is signed, the manifests of the platforms are not", accepts: index, make: eachOne(func(t *testing.T, _ signed, _ string, n int, file func(int) string) {
+			if n > 0 {
+				remove(t, file(1))
 			}
-			return s.image.Reference(), s.public
-		}},
-		{name: "bad one before it", what: "a broken signature is number 1, the good one number 2", accepts: every, make: func(t *testing.T, s signed) (string, string) {
-			b := get(t, s)
-			writeFile(t, path(s, s.image, 2), b)
-			b[len(b)-1] ^= 1
-			writeFile(t, path(s, s.image, 1), b)
-			return s.image.Reference(), s.public
-		}, why: "one good signature is enough; a broken one beside it is skipped"},
-		{name: "manifest unsigned", what: "the index is signed, the manifest of the platform is not", accepts: []string{"standalone", "image", "gpg", "sealwright"}, make: func(t *testing.T, s signed) (string, string) {
-			for _, d := range s.image.Manifests {
-				if err := os.Remove(signaturePath(s.public, s.image.Repository, d, 1)); err != nil {
-					t.Fatal(err)
-				}
+		}), why: "they are asked about the index; who runs a platform's image verifies that one, which is what `recursive` is for"},
+		{name: "only manifests signed", what: "the manifests of the platforms are signed, the index is not", accepts: []string{"skopeo", "podman"}, make: eachOne(func(t *testing.T, _ signed, _ string, n int, file func(int) string) {
+			if n == 0 {
+				remove(t, file(1))
 			}
-			return s.image.Reference(), s.public
-		}, why: "they are asked about the index; who runs a platform's image verifies that too, which is what `recursive` is for"},
+		}), why: "these two versions look at the manifest of the platform that they pull, and at nothing else"},
 	}
+}
+
+// digestsOf is the index, and then its manifests.
+func digestsOf(image devworld.Image) []string {
+	return append([]string{image.Digest}, image.Manifests...)
+}
+
+func readFile(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func certificateOf(t *testing.T, trust string) *openpgp.Certificate {
+	t.Helper()
+	c, err := openpgp.ParseCertificate(readFile(t, filepath.Join(trust, "key.asc")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func payloadOf(reference, digest string) []byte {
@@ -304,7 +312,7 @@ func forgeSimple(t *testing.T, c *openpgp.Certificate, k crypto.Signer, payload 
 }
 
 func TestEveryKindOfOpenPGPKeyIsAcceptedAndItsAlteredTwinRefused(t *testing.T) {
-	host := registries(t)["with-referrers"]
+	host := referring(t)
 	f := simpleFormat()
 	for name, kind := range simpleKinds() {
 		t.Run(name, func(t *testing.T) {
@@ -316,13 +324,12 @@ func TestEveryKindOfOpenPGPKeyIsAcceptedAndItsAlteredTwinRefused(t *testing.T) {
 			for _, v := range f.verifiers {
 				check(t, v, image.Reference(), h.public, true)
 			}
-			file := signaturePath(h.public, image.Repository, image.Digest, 1)
-			b, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
+			for _, d := range digestsOf(image) {
+				file := signaturePath(h.public, image.Repository, d, 1)
+				b := readFile(t, file)
+				b[len(b)-1] ^= 1
+				writeFile(t, file, b)
 			}
-			b[len(b)-1] ^= 1
-			writeFile(t, file, b)
 			for _, v := range f.verifiers {
 				check(t, v, image.Reference(), h.public, false)
 			}
@@ -333,7 +340,7 @@ func TestEveryKindOfOpenPGPKeyIsAcceptedAndItsAlteredTwinRefused(t *testing.T) {
 // The service's own lookaside is what the programs read in production; and the
 // default identity of containers/image wants the signed tag.
 func TestOwnLookasideServesThoseWhoPull(t *testing.T) {
-	host := registries(t)["with-referrers"]
+	host := referring(t)
 	w := newSimpleWorld(t, host, ecKey(elliptic.P256))
 	trust := trustOpenPGP(t, w.info.OpenPGP, "")
 	lookaside := w.service.HTTP.URL + "/lookaside/" + host

@@ -106,8 +106,16 @@ func podmanPull(t *testing.T, ref, trust string) (bool, string) {
 
 func podmanPullFrom(t *testing.T, ref, trust, lookaside string) (bool, string) {
 	policy, _, home := policyFor(t, trust, lookaside)
-	root, run := t.TempDir(), t.TempDir()
-	status, out := runWith(t, map[string]string{"HOME": home, "GNUPGHOME": gnupg(t), "PATH": os.Getenv("PATH")}, home, "/usr/bin/podman", "--root", root, "--runroot", run, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "pull", "--quiet", "--tls-verify=false", "--signature-policy", policy, ref)
+	short, err := os.MkdirTemp("", "pod") // podman wants a short name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(short); err != nil {
+			t.Error(err)
+		}
+	})
+	status, out := runWith(t, map[string]string{"HOME": home, "GNUPGHOME": gnupg(t), "PATH": os.Getenv("PATH")}, home, "/usr/bin/podman", "--root", filepath.Join(short, "root"), "--runroot", filepath.Join(short, "run"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "pull", "--quiet", "--tls-verify=false", "--signature-policy", policy, ref)
 	return status == 0, out
 }
 
@@ -137,14 +145,7 @@ func each(t *testing.T, ref, trust string, try func(home, file, fingerprint stri
 	if status, out := runWith(t, map[string]string{"GNUPGHOME": home}, home, "/usr/bin/gpg", "--batch", "--import", filepath.Join(trust, "key.asc")); status != 0 {
 		t.Fatalf("gpg --import: %s", out)
 	}
-	raw, err := os.ReadFile(filepath.Join(trust, "key.asc"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := openpgp.ParseCertificate(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert := certificateOf(t, trust)
 	var said strings.Builder
 	for n := 1; ; n++ {
 		file := signaturePath(trust, repository, digest, n)

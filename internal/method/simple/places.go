@@ -62,7 +62,7 @@ func New(rows []Config, o Options) (*Method, error) {
 	}
 	m := &Method{now: o.Now}
 	for _, r := range rows {
-		t, err := open(r, o)
+		t, err := Open(r, o)
 		if err != nil {
 			return nil, fmt.Errorf("lookaside of %s: %w", r.Prefix, err)
 		}
@@ -74,7 +74,8 @@ func New(rows []Config, o Options) (*Method, error) {
 	return m, nil
 }
 
-func open(r Config, o Options) (Target, error) {
+// Open returns the place of one row.
+func Open(r Config, o Options) (Target, error) {
 	client, err := clientFor(r, o)
 	if err != nil {
 		return nil, err

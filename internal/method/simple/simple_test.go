@@ -30,6 +30,9 @@ func now() time.Time { return at }
 
 func ec(t testing.TB, c elliptic.Curve) crypto.Signer {
 	t.Helper()
+	if c == nil {
+		c = elliptic.P256()
+	}
 	k, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
