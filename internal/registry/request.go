@@ -169,7 +169,11 @@ func (h *host) send(req *http.Request, r request) (*answer, error) {
 // unread says why there is no answer to r.
 func (h *host) unread(r request, err error) error {
 	if errors.Is(err, signing.TooLarge) {
-		return &signing.Error{Code: signing.TooLarge, Message: h.title() + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Found: "a larger answer", Fix: "push it again, smaller; it is no manifest or signature of a usual size", Err: err}
+		fix := "push it again, smaller; it is no manifest or signature of a usual size"
+		if h.notary {
+			fix = "find out who serves it: trust data of this size is not made by signing"
+		}
+		return &signing.Error{Code: signing.TooLarge, Message: h.title() + " sent more of " + r.path + " than this service reads", Expected: fmt.Sprintf("at most %d bytes", r.most), Found: "a larger answer", Fix: fix, Err: err}
 	}
 	return h.gaveUp(err)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -329,5 +330,72 @@ func TestSignedTagsOfADigestAreFound(t *testing.T) {
 	found, err = w.method.Find(t.Context(), signing.Artifact{Repository: "registry.acme.dev/nothing", Digest: change("", "one").Digest}, w.key)
 	if err != nil || len(found) != 0 {
 		t.Errorf("a repository without trust data: %+v, %v", found, err)
+	}
+}
+
+func TestAnAlteredEnvelopeIsRefusedWithoutWriting(t *testing.T) {
+	w := newWorld(t)
+	tg := w.target(change("v1", "one"))
+	e := w.envelope(tg)
+	posts := 0
+	w.server.Before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			posts++
+		}
+		return false
+	}
+	for name, edit := range map[string]func(*signing.Envelope){
+		"another tag": func(e *signing.Envelope) { e.Bytes = []byte(strings.Replace(string(e.Bytes), `"v1"`, `"v2"`, 1)) },
+		"another signature": func(e *signing.Envelope) {
+			e.Bytes = []byte(strings.Replace(string(e.Bytes), `"sig":"`, `"sig":"AAAA`, 1))
+		},
+		"something after it": func(e *signing.Envelope) { e.Bytes = append(append([]byte{}, e.Bytes...), "{}"...) },
+		"another method":     func(e *signing.Envelope) { e.Method = "cosign" },
+		"another media type": func(e *signing.Envelope) { e.MediaType = "text/plain" },
+		"another key":        func(e *signing.Envelope) { e.KeyID = "other" },
+	} {
+		bad := e
+		edit(&bad)
+		if _, err := w.method.Publish(t.Context(), tg, bad); !errors.Is(err, signing.Denied) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := w.method.Verify(t.Context(), tg, bad); !errors.Is(err, signing.Denied) {
+			t.Errorf("%s: verified: %v", name, err)
+		}
+	}
+	if posts > 0 {
+		t.Errorf("%d updates were sent", posts)
+	}
+	if _, err := w.method.Verify(t.Context(), tg, e); !errors.Is(err, method.ErrStaleBase) {
+		t.Errorf("what was never published: %v", err)
+	}
+}
+
+func TestAKeyThatWasTakenOutOfTheDelegationPublishesNothing(t *testing.T) {
+	w := newWorld(t)
+	tg := w.target(change("v1", "one"))
+	e := w.envelope(tg)
+	_, other := newKey(t, "other", false)
+	k, err := dct.KeyFor(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := w.body("targets")
+	body["version"] = 50
+	d := body["delegations"].(map[string]any)
+	d["keys"] = map[string]any{k.ID: map[string]any{"keytype": k.Type, "keyval": map[string]any{"private": nil, "public": k.Bytes}}}
+	d["roles"].([]any)[0].(map[string]any)["keyids"] = []any{k.ID}
+	w.serve(map[string][]byte{"targets": w.signed("targets", body, w.owner.Targets)})
+	if _, err := w.method.Publish(t.Context(), tg, e); !errors.Is(err, signing.Denied) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnOfflineTargetIsRefused(t *testing.T) {
+	w := newWorld(t)
+	tg := w.target(change("v1", "one"))
+	tg.Offline = true
+	if _, err := w.method.Prepare(t.Context(), tg, w.now); !errors.Is(err, signing.Denied) {
+		t.Errorf("got %v", err)
 	}
 }
