@@ -26,14 +26,34 @@ var attacks = []string{
 	"a body of 25 MB", "an unknown event", "malformed JSON of every recorded payload",
 }
 
+// simpleAttacks are the ways to have a simple signature taken for another one, or
+// to break who reads or writes them.
+var simpleAttacks = []string{
+	"the signature of another repository or digest", "the signature of another key", "an altered signature or payload", "something behind the signature, a second message",
+	"two signatures in one message", "a weak hash", "a key that has expired or is revoked", "a compression bomb, a signature of megabytes",
+	"a payload that two readers read differently", "a creator or a timestamp that says more than the policy", "a certificate of another key, or of the same key made at another time",
+	"a path out of the lookaside (`..`, encoded slashes)", "a link out of the folder", "a gap in the numbers", "a list without end",
+	"a server that redirects", "403 where nothing is, a server that is broken or throttles", "writers at once", "credentials to where verifiers read",
+	"bytes to be signed that were altered in the database",
+}
+
 // TestEveryAttackOnApprovalsHasARowAndItsTestsExist holds the table of the
 // document against the list above and the tests of the tree.
 func TestEveryAttackOnApprovalsHasARowAndItsTestsExist(t *testing.T) {
+	holdAttacks(t, "An approval that is none", attacks)
+}
+
+func TestEveryAttackOnSimpleSignaturesHasARowAndItsTestsExist(t *testing.T) {
+	holdAttacks(t, "A lookaside, or somebody who can write to one", simpleAttacks)
+}
+
+func holdAttacks(t *testing.T, title string, attacks []string) {
+	t.Helper()
 	raw, err := os.ReadFile("../docs/threat-model.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(raw), "\n### An approval that is none\n")
+	_, section, ok := strings.Cut(string(raw), "\n### "+title+"\n")
 	section, _, _ = strings.Cut(section, "\n### ")
 	if !ok {
 		t.Fatal("docs/threat-model.md has no section")

@@ -68,7 +68,7 @@ func TestTheDocumentsNameEverySettingWordFactMetricAndStep(t *testing.T) {
 }
 
 func TestTestsAndLinksThatTheDocumentsNameAreThere(t *testing.T) {
-	tests := "\n" + strings.Join(matches(t, `(?m)^func ((?:Test|Fuzz)\w+)`, "internal/*_test.go", "internal/*/*_test.go", "internal/*/*/*_test.go", "internal/*/*/methodtest.go", "cmd/*/*_test.go"), "\n") + "\n"
+	tests := "\n" + strings.Join(matches(t, `(?m)^func ((?:Test|Fuzz)\w+)`, "internal/*_test.go", "internal/*/*_test.go", "internal/*/*/*_test.go", "internal/*/*/*/*_test.go", "internal/*/*/methodtest.go", "cmd/*/*_test.go"), "\n") + "\n"
 	reTest, reLink := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)(\\.\\.\\.)?`"), regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	for doc, text := range documents(t) {
 		for _, m := range reTest.FindAllStringSubmatch(text, -1) {
