@@ -11,10 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/key/keytest"
 	"github.com/sealwright/sealwright/internal/key/pkcs11"
+	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -97,6 +100,52 @@ func TestCosignVerifiesWhatAKeyOfAModuleSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	if accepted, said := cosign(t, image, public); !accepted {
+		t.Error(said)
+	}
+}
+
+func TestOneKeyOfAModuleSignsWithEveryMethod(t *testing.T) {
+	module, pin := softhsm(t, "EC:prime256v1")
+	b := backend(t)
+	signer, err := key.OpenOwner(t.Context(), key.OwnerKey{PKCS11: key.PKCS11{Module: module, Token: "lab", PIN: config.Secret("file:" + pin), ID: "01"}}, key.Options{PKCS11: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	chain, pgp := filepath.Join(dir, "chain.pem"), filepath.Join(dir, "pgp.asc")
+	save(t, chain, string(keytest.Chain(t, signer.Public(), time.Now().AddDate(-1, 0, 0), time.Now().AddDate(10, 0, 0))))
+	save(t, pgp, signing.ArmorOpenPGP(keytest.OpenPGP(t, signer, time.Now().Add(-time.Hour), 0)))
+	keys := fmt.Sprintf(`
+  - id: release
+    pkcs11: {module: %s, token: lab, pin: "file:%s", id: "01"}
+    certificates: file:%s
+    openpgp: {certificate: "file:%s"}
+    methods: [cosign, notation, dct, simple]
+    allow: [{project: payments, policy: release, repositories: ["HOST/payments/*"]}]
+`, module, pin, chain, pgp)
+	world := testenv.NewWorld(t, true)
+	policy := testenv.PolicySigning("- {method: cosign, key: release}\n", "- {method: notation, key: release}\n", "- {method: dct, key: release}\n", "- {method: simple, key: release}\n")
+	env := testenv.New(t, testenv.Options{World: world, Policy: policy, Keys: keys, Modules: b, Trusted: []string{"payments/web"}})
+	service := env.Start(nil)
+	info, _ := service.Keys.Info("release")
+	image := env.ImageIn("payments/web", "v1", t.Name())
+	if err := env.Trust.Owners[image.Repository].Delegate(t.Context(), env.TrustClient(), dct.RoleReleases, info); err != nil {
+		t.Fatal(err)
+	}
+	// The step ends well only if each method's own verification accepts what is read back.
+	if err := jobSigner(t, world, service)(fmt.Sprintf("%s:v1@%s", image.Repository, image.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	if tags, _ := env.Releases(image.Repository); tags["v1"] != image.Digest {
+		t.Errorf("the releases have %v", tags)
+	}
+	der, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := filepath.Join(dir, "release.pub")
+	save(t, public, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	if accepted, said := cosignVerify("cosign3")(t, fmt.Sprintf("%s@%s", image.Repository, image.Digest), public); !accepted {
 		t.Error(said)
 	}
 }
