@@ -226,6 +226,11 @@ func TestChangesOtherThanThoseOfTheBasisAreRefusedThoughTheyWereLogged(t *testin
 		change(e, &e.Tasks[0])
 		refused(t, what, relogged(t, s, e), s.options())
 	}
+	for _, kind := range []string{audit.TaskPrepared, audit.TaskPublished} {
+		e := s.content(t)
+		logged(t, s.signer, e, edited(kind, "changes", "v1=.."+signing.DigestOf(nil).Hex()))
+		refused(t, kind+" with other changes", s.resigned(t, e), s.options())
+	}
 	_, err := evidence.Verify(relogged(t, s, s.content(t)), s.options())
 	ok(t, err)
 }
