@@ -71,6 +71,6 @@ func readRepositoryPolicy(file string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // read only
 	return io.ReadAll(io.LimitReader(f, policy.MaxRepositoryFile+1))
 }
