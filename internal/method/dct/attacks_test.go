@@ -120,6 +120,16 @@ func TestPiecesOfDifferentTimesAreRefused(t *testing.T) {
 	}
 }
 
+func TestALaterDocumentThanTheSnapshotNamesIsRefused(t *testing.T) {
+	w := newWorld(t)
+	body := w.body("targets")
+	body["version"] = 9 // signed by its owner, and as long as the one that is named
+	w.server.Serve(string(gun), "targets", w.signed("targets", body, w.owner.Targets))
+	if err := w.refused(); !errors.Is(err, signing.Denied) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestASwappedRootIsRefusedAndItsKeyIsShown(t *testing.T) {
 	w := newWorld(t)
 	other := newWorld(t) // another owner of a repository of the same name
