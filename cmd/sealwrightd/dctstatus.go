@@ -129,7 +129,7 @@ func renewing(ctx context.Context, socket string, gun signing.Repository) []stri
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, "renewal: nothing needs anybody; every tag in the roles of this service traces to a request")
+		out = append(out, "renewal: the running service warns of nothing")
 	}
 	return out
 }
