@@ -76,10 +76,13 @@ func cmdKeysTrust(ctx context.Context, args []string, out, errs io.Writer) error
 				files[name] = []byte(text)
 			}
 			for _, name := range slices.Sorted(maps.Keys(files)) {
-				if err := writeNew(filepath.Join(*dir, name), files[name], 0o644); err != nil && !errors.Is(err, os.ErrExist) {
-					return err
-				} else if err == nil {
+				switch err := writeNew(filepath.Join(*dir, name), files[name], 0o644); {
+				case err == nil:
 					fmt.Fprintln(errs, "wrote", filepath.Join(*dir, name))
+				case errors.Is(err, os.ErrExist):
+					fmt.Fprintf(errs, "kept  %s, which was there: write to an empty folder if it is not the same\n", filepath.Join(*dir, name))
+				default:
+					return err
 				}
 			}
 		}
