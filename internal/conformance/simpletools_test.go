@@ -173,3 +173,22 @@ func skopeoStandalone(t *testing.T, ref, trust string) (bool, string) {
 		return runWith(t, map[string]string{"GNUPGHOME": home}, home, "/usr/bin/skopeo", "standalone-verify", manifest, ref, fingerprint, file)
 	})
 }
+
+// fingerprintIn returns the first fingerprint of a list with colons.
+func fingerprintIn(t *testing.T, listed string) string {
+	t.Helper()
+	for line := range strings.Lines(listed) {
+		if f := strings.Split(line, ":"); f[0] == "fpr" && len(f) > 9 {
+			return f[9]
+		}
+	}
+	t.Fatalf("no fingerprint: %s", listed)
+	return ""
+}
+
+func chmod(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

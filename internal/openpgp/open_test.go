@@ -116,7 +116,6 @@ func TestMessageThatIsNotOneGoodSignatureByThePrimaryKeyIsRefused(t *testing.T) 
 	other := packets(t, signed(t, c, k, []byte("another"), at))
 	stranger := curve(t, elliptic.P256())
 	e, theirCert := entity(t)
-	sha1 := theirs(t, e, &packet.Config{})
 	bomb := compressed(t, bytes.Repeat([]byte{0}, 8<<20))
 	cases := map[string][]byte{
 		"nothing":                       nil,
@@ -156,7 +155,7 @@ func TestMessageThatIsNotOneGoodSignatureByThePrimaryKeyIsRefused(t *testing.T) 
 			t.Errorf("byte %d altered gives %q", i, got.Content)
 		}
 	}
-	if _, err := theirCert.Open(weak(t, sha1), at); !errors.Is(err, signing.Denied) {
+	if _, err := theirCert.Open(weak(t, e), at); !errors.Is(err, signing.Denied) {
 		t.Errorf("SHA-1: %v", err)
 	}
 	life := uint32(60)
@@ -173,18 +172,26 @@ func TestMessageThatIsNotOneGoodSignatureByThePrimaryKeyIsRefused(t *testing.T) 
 	}
 }
 
-// weak names SHA-1 in the one-pass packet and the signature of a message.
-func weak(t testing.TB, m []byte) []byte {
+// weak is a good signature with SHA-1.
+func weak(t testing.TB, e *library.Entity) []byte {
 	t.Helper()
-	p := packets(t, m)
-	head, sig := bytes.Clone(p[0]), bytes.Clone(p[2])
-	head[len(head)-11] = 2
-	i := bytes.Index(sig, []byte{4, 0, byte(packet.PubKeyAlgoECDSA)})
-	if i < 0 {
-		t.Fatal("no signature of version 4")
+	sig := &packet.Signature{Version: 4, SigType: packet.SigTypeBinary, PubKeyAlgo: e.PrivateKey.PubKeyAlgo, Hash: crypto.SHA1, CreationTime: at, IssuerKeyId: &e.PrimaryKey.KeyId}
+	h := crypto.SHA1.New()
+	h.Write(content)
+	unsalted := false
+	if err := sig.Sign(h, e.PrivateKey, &packet.Config{NonDeterministicSignaturesViaNotation: &unsalted}); err != nil {
+		t.Fatal(err)
 	}
-	sig[i+3] = 2
-	return join(head, p[1], sig)
+	var out bytes.Buffer
+	head := &packet.OnePassSignature{Version: 3, SigType: sig.SigType, Hash: sig.Hash, PubKeyAlgo: sig.PubKeyAlgo, KeyId: e.PrimaryKey.KeyId, IsLast: true}
+	if err := head.Serialize(&out); err != nil {
+		t.Fatal(err)
+	}
+	out.Write(packets(t, theirs(t, e, &packet.Config{}))[1])
+	if err := sig.Serialize(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // by signs with a stranger's key what names the certificate's.
