@@ -148,6 +148,7 @@ func TestThePlainTokenOfGitLabIsNoSignature(t *testing.T) {
 	w := start(t, newLab, options{})
 	r := w.submit(honest())
 	command := r.command("approve", r.asked())
+	w.f.settle()                        // that of the question comes first
 	w.say(r.build.pull, "ann", "hello") // its delivery is what is forged
 	w.f.settle()
 	before := w.became("stored")
