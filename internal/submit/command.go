@@ -82,7 +82,7 @@ func flags() [][3]string {
 		{"digests-file", "FILE", "buildx or bake metadata, an export, or REPOSITORY@sha256:... lines"},
 		{"metadata", "JSON", "the same as text: output metadata of docker/build-push-action or bake-action"},
 		{"tags-after", "LIST", "tags to be moved to the images once their signatures are there"},
-		{"sign-tag", "LIST", "tags to be signed along with every image, or as REPOSITORY:TAG[@DIGEST]; none is implied"},
+		{"sign-tag", "LIST", "tags to sign along with each image, or REPOSITORY:TAG[@DIGEST]; none is implied"},
 		{"untrust", "LIST", "tags, REPOSITORY:TAG, whose trust is withdrawn (Docker Content Trust)"},
 		{"audience", "AUD", "audience of the token (default: the server's address)"},
 		{"publish", "WHO", "who writes the signatures: service (default), or client, this step"},
