@@ -199,10 +199,12 @@ func simpleMutations() []mutation {
 			return s.image.Reference(), s.public
 		}
 	}
-	// broken is a signature with one byte changed.
+	// broken is a signature with one byte changed, within the number that it ends with.
+	// GnuPG compresses: its very last byte may be no more than the mark of the end, which
+	// not every reader looks at.
 	broken := func(t *testing.T, file string) []byte {
 		b := readFile(t, file)
-		b[len(b)-1] ^= 1
+		b[len(b)-10] ^= 1
 		return b
 	}
 	remove := func(t *testing.T, file string) {
