@@ -104,10 +104,10 @@ func (j *job) run(args ...string) int {
 	j.t.Helper()
 	ctx, cancel := context.WithCancel(j.t.Context())
 	defer cancel()
-	if j.faults != nil {
+	if faults := j.faults; faults != nil { // j has others, or none, in its next run
 		go func() {
 			select {
-			case <-j.faults.Died():
+			case <-faults.Died():
 				cancel()
 			case <-ctx.Done():
 			}
