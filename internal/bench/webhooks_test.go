@@ -144,7 +144,7 @@ func newCrowd(t *testing.T, n int) *crowd {
 	c.forge.Person("103", "carl")
 	c.forge.Wrote([]string{"103"})
 	policy := string(bytes.Replace([]byte(testenv.Policy), []byte("\n    sign:\n"), []byte(webhookPolicy), 1))
-	c.e = testenv.New(silent{t}, testenv.Options{Policy: policy, Forges: map[string]forge.Forge{forgeHost: c.forge}, ForgePoll: time.Hour, Poll: time.Second, Checkpoint: checkpointEvery, Heard: func(_, outcome string) {
+	c.e = testenv.New(silent{t}, testenv.Options{Policy: policy, Forges: map[string]forge.Forge{forgeHost: c.forge}, ForgePoll: time.Hour, Poll: time.Second, Batches: true, Checkpoint: checkpointEvery, Heard: func(_, outcome string) {
 		v, _ := c.heard.LoadOrStore(outcome, new(atomic.Int64))
 		v.(*atomic.Int64).Add(1)
 	}})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -161,6 +162,29 @@ func TestRequestsAreFoundByTheDigestsOfTheirTasks(t *testing.T) {
 	}
 }
 
+func TestVersionsAreThoseOfARequestAndItsTasks(t *testing.T) {
+	s := open(t, Options{})
+	r := insertOf(t, s, 1, "payments", 1)
+	one := &signing.Task{ID: r.ID + ".1", RequestID: r.ID, State: signing.Queued, Artifact: r.Artifacts[0]}
+	update(t, s, func(tx *Tx) error {
+		return tx.Transition(Change{Request: r, To: string(signing.Ready), NewTasks: []*signing.Task{one}, Events: []audit.Event{event(r.ID, "", string(signing.Ready))}})
+	})
+	err := s.View(t.Context(), func(tx *Tx) error {
+		sum, err := tx.Versions(r.ID)
+		if err == nil && sum != r.Version+one.Version {
+			t.Errorf("%d is not %d and %d", sum, r.Version, one.Version)
+		}
+		_, unknown := tx.Versions("sr_unknown")
+		if !errors.Is(unknown, signing.NotFound) {
+			t.Errorf("an unknown request: %v", unknown)
+		}
+		return err
+	})
+	if err != nil || one.Version == 0 {
+		t.Errorf("task version %d: %v", one.Version, err)
+	}
+}
+
 func TestRequestsOfTheFirstSchemaAreListedAfterTheMigration(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, Options{Path: path})
@@ -170,7 +194,7 @@ func TestRequestsOfTheFirstSchemaAreListedAfterTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := rawDB(t, path)
-	for _, step := range []string{"DROP TABLE trust_entries", "DROP TABLE trust_versions", "DROP TABLE lookaside", "DROP TABLE contents", "DROP TABLE public_keys", "DROP TABLE deliveries", "DROP TABLE reports", "DROP INDEX requests_awaiting", "DROP TABLE request_digests", "ALTER TABLE requests DROP COLUMN project", "PRAGMA user_version = 1"} {
+	for _, step := range []string{"DROP TABLE trust_entries", "DROP TABLE trust_versions", "DROP TABLE lookaside", "DROP TABLE contents", "DROP TABLE public_keys", "DROP TABLE deliveries", "DROP TABLE reports", "DROP INDEX requests_awaiting", "DROP INDEX requests_completed", "DROP TABLE request_digests", "ALTER TABLE requests DROP COLUMN project", "PRAGMA user_version = 1"} {
 		if _, err := db.Exec(step); err != nil {
 			t.Fatal(err)
 		}

@@ -118,12 +118,30 @@ func (tx *Tx) Request(id string) (*signing.Request, error) {
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, &signing.Error{Code: signing.NotFound, Message: "no such request", Found: fmt.Sprintf("%.40q", id)}
+		return nil, noRequest(id)
 	}
 	if found[0].ID != id {
 		return nil, Tampered("requests", fmt.Sprintf("request %.40s", id), "columns that disagree with the document")
 	}
 	return found[0], nil
+}
+
+func noRequest(id string) error {
+	return &signing.Error{Code: signing.NotFound, Message: "no such request", Found: fmt.Sprintf("%.40q", id)}
+}
+
+// Versions returns the sum of the versions that the rows of a Request and its Tasks
+// bear, for a look whether there is something new: nothing vouches for it, unlike
+// what Request and Tasks return. NotFound if there is no such Request.
+func (tx *Tx) Versions(id string) (sum int64, err error) {
+	if err := tx.flush(); err != nil {
+		return 0, err
+	}
+	found, err := tx.row([]any{&sum}, "SELECT version + (SELECT coalesce(sum(version), 0) FROM tasks WHERE request_id = requests.id) FROM requests WHERE id = ?", id)
+	if err == nil && !found {
+		err = noRequest(id)
+	}
+	return sum, err
 }
 
 // Requests returns the Requests with these ids, those that are there, in the order
@@ -218,7 +236,7 @@ func (tx *Tx) Capability(id string) ([]byte, error) {
 		return nil, err
 	}
 	if !found {
-		return nil, &signing.Error{Code: signing.NotFound, Message: "no such request", Found: fmt.Sprintf("%.40q", id)}
+		return nil, noRequest(id)
 	}
 	return hash, tx.seal.verify(fmt.Sprintf("the capability of request %.40s", id), sum, capabilityDomain, id, string(hash))
 }

@@ -119,6 +119,9 @@ type Options struct {
 	// Modules opens keys of pkcs11 in Keys; nil is none.
 	Modules key.Backend
 	Quiet   bool // log nothing, for tests that would log for hours
+	// Batches has the store commit together what queued up, as the service does: its
+	// updates cannot be made to fail then (Faults).
+	Batches bool
 }
 
 // Env is a world in which a service can run, again and again.
@@ -256,8 +259,11 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.Store, err = store.Open(ctx, store.Options{Path: e.Database(), Secrets: [][]byte{e.secret}, Now: e.Now, Log: log, MaxPages: e.Options.MaxPages, Interpose: s.Faults.Interpose})
-	if err != nil {
+	database := store.Options{Path: e.Database(), Secrets: [][]byte{e.secret}, Now: e.Now, Log: log, MaxPages: e.Options.MaxPages, Interpose: s.Faults.Interpose}
+	if e.Options.Batches {
+		database.Interpose = nil
+	}
+	if s.Store, err = store.Open(ctx, database); err != nil {
 		return err
 	}
 	directory, problems := approval.NewDirectory(e.Options.People, "people")

@@ -165,10 +165,22 @@ func (w *Workflow) until(ctx context.Context, requestID string, version int64, m
 		case <-enough:
 			settled = true
 		case <-poll.C:
-			ask = true // another process may have changed it
+			ask = w.elsewhere(context.WithoutCancel(ctx), requestID, s.Version())
 		case <-ctx.Done():
 		}
 	}
+}
+
+// elsewhere reports whether a Request may have been changed by another process
+// since the given version. It reads numbers alone, since a thousand who wait ask it
+// every Poll.
+func (w *Workflow) elsewhere(ctx context.Context, requestID string, version int64) bool {
+	var now int64
+	err := w.Store.View(ctx, func(tx *store.Tx) (err error) {
+		now, err = tx.Versions(requestID)
+		return err
+	})
+	return err != nil || now != version // whoever reads the whole says what is wrong
 }
 
 // Cancel withdraws a Request on behalf of the run that submitted it, proved by

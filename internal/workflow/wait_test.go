@@ -135,3 +135,30 @@ func TestAnswersToAJobThatWaitsNeverGoBack(t *testing.T) {
 		}
 	}
 }
+
+// What another process writes is noticed at the next look, since nobody here tells
+// of it: a row that nobody but the service may write, in this case.
+func TestAChangeByAnotherProcessIsToldToWhoWaits(t *testing.T) {
+	e := testenv.New(t, testenv.Options{Poll: 20 * time.Millisecond})
+	a := e.Image("one")
+	hold := e.World.Registry.Add(held("GET", a))
+	defer hold.Remove()
+	s := e.Start(nil)
+	r, capability := submit(t, s, "k", a)
+	<-hold.Arrived()
+	told := make(chan int, 1)
+	go func() {
+		told <- s.Get("/v1/requests/"+r.ID+"?wait=50s&version="+itoa(r.Version), capability).Status
+	}()
+	time.Sleep(300 * time.Millisecond) // so that it has read the Request and waits
+	edit(t, e, "UPDATE requests SET version = version + 1000")
+	select {
+	case status := <-told:
+		if status != http.StatusForbidden {
+			t.Errorf("told %d", status)
+		}
+	case <-time.After(25 * time.Second):
+		t.Error("not told")
+	}
+	hold.Release()
+}
