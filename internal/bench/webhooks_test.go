@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -94,6 +96,8 @@ func webhooks(t *testing.T, tb *table) {
 			peak.Store(max(peak.Load(), heap()))
 		}
 	})
+	var syncs []span
+	sampling.Go(func() { syncs = bareSyncs(ctx, t) })
 	hooks, failed := c.deliver(n)
 	jobs.Wait()
 	stop()
@@ -109,14 +113,57 @@ func webhooks(t *testing.T, tb *table) {
 		wakes = append(wakes, time.Duration(w.woken.Load()-w.last.Load()))
 	}
 	p99 := func(d []time.Duration) time.Duration { return quantile(d, 0.99) }
+	answers, bare := lengths(hooks), lengths(syncs)
+	stalls := slices.DeleteFunc(slices.Clone(syncs), func(s span) bool { return s.took < stall })
+	clear := slices.DeleteFunc(slices.Clone(hooks), func(h span) bool { return slices.ContainsFunc(stalls, h.overlaps) })
 	tb.most(fmt.Sprintf("w: %d waiting jobs, %d webhooks a second, %d in all: lost", n, webhookRate, n*webhookRounds), float64(lost), "", 0)
-	tb.most("w: p99 of the webhook's answer, as a multiple of that of /healthz", float64(p99(hooks))/float64(p99(health)), "", 5)
-	tb.info("w: p50 and p99 of the webhook's answer; p99 of /healthz", ms(quantile(hooks, 0.5))+", "+ms(p99(hooks)), ms(p99(health)))
+	tb.most("w: p99 of the webhook's answer, as a multiple of that of /healthz", float64(p99(answers))/float64(p99(health)), "", 5)
+	tb.most(fmt.Sprintf("w: the same, without the %d answers due while the disk stood still", len(hooks)-len(clear)), float64(p99(lengths(clear)))/float64(p99(health)), "", 5)
+	tb.info("w: p50 and p99 of the webhook's answer; p99 of /healthz", ms(quantile(answers, 0.5))+", "+ms(p99(answers)), ms(p99(health)))
+	tb.info(fmt.Sprintf("w: longest answer; longest of %d bare durable writes at the same time, %d of them over %s", len(syncs), len(stalls), stall), ms(slices.Max(answers)), ms(slices.Max(bare)))
 	tb.info("w: p50 and p99 from the last approval to the waking of the job", ms(quantile(wakes, 0.5))+", "+ms(p99(wakes)), "")
 	tb.most("w: growth of the heap (service, forge and jobs in one process)", float64(int64(peak.Load())-int64(before))/(1<<20), "MiB", 256)
 	if lost > 0 {
 		t.Errorf("%d were lost", lost)
 	}
+}
+
+// stall is how long a bare durable write may take before the disk is said to stand
+// still: fifty times its median.
+const stall = 15 * time.Millisecond
+
+// span is something that was waited for.
+type span struct {
+	began time.Time
+	took  time.Duration
+}
+
+func (s span) overlaps(o span) bool {
+	return s.began.Before(o.began.Add(o.took)) && o.began.Before(s.began.Add(s.took))
+}
+
+func lengths(s []span) (out []time.Duration) {
+	for _, s := range s {
+		out = append(out, s.took)
+	}
+	return out
+}
+
+// bareSyncs writes 16 KiB durably, again and again in one file, until ctx ends: as
+// long as that takes waits, at least, whoever answers only when the disk has it.
+func bareSyncs(ctx context.Context, t *testing.T) (all []span) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "bare"))
+	must(t, err)
+	defer func() { must(t, f.Close()) }()
+	page := make([]byte, 16<<10)
+	for tick := time.NewTicker(time.Second / webhookRate); ctx.Err() == nil; <-tick.C {
+		began := time.Now()
+		_, err := f.WriteAt(page, 0)
+		must(t, err)
+		must(t, f.Sync())
+		all = append(all, span{began, time.Since(began)})
+	}
+	return all
 }
 
 func heap() uint64 {
@@ -256,7 +303,7 @@ func (c *crowd) healthz() time.Duration {
 
 // deliver sends every delivery at its time, and returns how long each answer took,
 // and how many were not taken.
-func (c *crowd) deliver(n int) (took []time.Duration, failed int) {
+func (c *crowd) deliver(n int) (answers []span, failed int) {
 	var mu sync.Mutex
 	var g sync.WaitGroup
 	people := []signing.Account{{Forge: forgeHost, ID: "101", Login: "ann"}, {Forge: forgeHost, ID: "102", Login: "bob"}}
@@ -285,14 +332,14 @@ func (c *crowd) deliver(n int) (took []time.Duration, failed int) {
 			_, err = c.do(req, &out)
 			mu.Lock()
 			defer mu.Unlock()
-			took = append(took, time.Since(sent))
+			answers = append(answers, span{sent, time.Since(sent)})
 			if err != nil || out.Outcome != "stored" {
 				failed++
 			}
 		})
 	}
 	g.Wait()
-	return took, failed
+	return answers, failed
 }
 
 // settled waits until something became of every delivery.

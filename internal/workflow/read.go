@@ -160,13 +160,17 @@ func (w *Workflow) until(ctx context.Context, requestID string, version int64, m
 			enough = time.After(settle)
 		}
 		ask, mine = false, true
-		select {
-		case <-changed:
-		case <-enough:
-			settled = true
-		case <-poll.C:
-			ask = w.elsewhere(context.WithoutCancel(ctx), requestID, s.Version())
-		case <-ctx.Done():
+		for again := true; again; {
+			again = false
+			select {
+			case <-changed:
+			case <-enough:
+				settled = true
+			case <-poll.C:
+				ask = w.elsewhere(context.WithoutCancel(ctx), requestID, s.Version())
+				again = !ask && by.still(s.Request) == nil
+			case <-ctx.Done():
+			}
 		}
 	}
 }
