@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -288,5 +291,27 @@ func TestInterposerFailsAWriteOrLetsItHappenAndSeemToFail(t *testing.T) {
 	own := errors.New("own failure")
 	if err := s.Update(context.Background(), "own", func(*Tx) error { return own }); !errors.Is(err, own) {
 		t.Errorf("got %v, want the closure's error", err)
+	}
+}
+
+// Far fewer pages than walPages are written: the writer itself moves none.
+func TestTheWriteAheadLogIsMovedBesideTheWriter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, Options{Path: path})
+	size := func() int64 {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	before := size()
+	for n := range tidyEvery + 1 {
+		insertOf(t, s, n, "payments", n)
+	}
+	for end := time.Now().Add(time.Minute); size() == before; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the file still has %d bytes", before)
+		}
 	}
 }
