@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/method/dct"
+	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/submit"
 )
@@ -164,7 +165,7 @@ func (x exporter) row(gun signing.Repository) (dct.Config, error) {
 	if host == "docker.io" {
 		url = hubNotary
 	}
-	c := dct.Config{URL: strings.TrimSuffix(cmp.Or(*x.notary, url), "/"), Repositories: []string{host}, TrustOnFirstUse: *x.firstUse, TokenRealm: x.realms}
+	c := dct.Config{URL: strings.TrimSuffix(cmp.Or(*x.notary, url), "/"), Repositories: []string{host}, TrustOnFirstUse: *x.firstUse, Connection: registry.Connection{TokenRealm: x.realms}}
 	pin := dct.Pin{Repository: host, RootKeys: x.rootKeys}
 	for file, to := range map[*string]*string{x.caFile: &c.CAFile, x.rootCA: &pin.CAFile, x.dockerConfig: &c.DockerConfig} {
 		if *file == "" {

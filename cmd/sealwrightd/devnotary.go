@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/devworld/notary"
 	"github.com/sealwright/sealwright/internal/method/dct"
+	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -113,7 +114,7 @@ func delegateDev(ctx context.Context, dir string, world map[string]string) (stri
 		return "", err
 	}
 	root := owner.Root.Key.ID
-	c, err := dct.Open([]dct.Config{{URL: world["NotaryURL"], CAFile: world["NotaryCA"], Repositories: []string{string(gun)}, Pins: []dct.Pin{{Repository: string(gun), RootKeys: []string{root}}}}}, dct.Options{})
+	c, err := dct.Open([]dct.Config{{URL: world["NotaryURL"], Connection: registry.Connection{CAFile: world["NotaryCA"]}, Repositories: []string{string(gun)}, Pins: []dct.Pin{{Repository: string(gun), RootKeys: []string{root}}}}}, dct.Options{})
 	if err != nil {
 		return "", err
 	}

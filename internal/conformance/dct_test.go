@@ -17,6 +17,7 @@ import (
 	"github.com/sealwright/sealwright/internal/devworld"
 	notary1 "github.com/sealwright/sealwright/internal/devworld/notary"
 	"github.com/sealwright/sealwright/internal/method/dct"
+	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
 )
@@ -71,7 +72,7 @@ func (l *trustLab) write(path string, raw []byte) {
 // start runs the service with a pinned root key.
 func (l *trustLab) start(root string) {
 	l.Helper()
-	l.env.Options.Notaries = []dct.Config{{URL: l.server.url, CAFile: l.server.ca, Repositories: []string{l.world.Registry.Host}, Pins: []dct.Pin{{Repository: l.gun, RootKeys: []string{root}}}}}
+	l.env.Options.Notaries = []dct.Config{{URL: l.server.url, Connection: registry.Connection{CAFile: l.server.ca}, Repositories: []string{l.world.Registry.Host}, Pins: []dct.Pin{{Repository: l.gun, RootKeys: []string{root}}}}}
 	l.service = l.env.Start(nil)
 }
 
@@ -268,7 +269,7 @@ func ofOurs(l *trustLab) {
 		l.Fatal(err)
 	}
 	root := owner.Root.Key.ID
-	client, err := dct.Open([]dct.Config{{URL: l.server.url, CAFile: l.server.ca, Repositories: []string{l.gun}, Pins: []dct.Pin{{Repository: l.gun, RootKeys: []string{root}}}}}, dct.Options{})
+	client, err := dct.Open([]dct.Config{{URL: l.server.url, Connection: registry.Connection{CAFile: l.server.ca}, Repositories: []string{l.gun}, Pins: []dct.Pin{{Repository: l.gun, RootKeys: []string{root}}}}}, dct.Options{})
 	if err == nil {
 		err = owner.Init(l.Context(), client)
 	}

@@ -348,15 +348,14 @@ func TestAConfigurationThatCannotBeReadStopsTheStart(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("secret, but neither JSON nor PEM"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, row := range map[string]registry.Config{
+	for name, c := range map[string]registry.Connection{
 		"no docker config":  {DockerConfig: bad + "-missing"},
 		"bad docker config": {DockerConfig: bad},
 		"bad CA":            {CAFile: bad},
 		"a folder as CA":    {CAFile: filepath.Dir(bad)},
 		"no secret":         {Username: "u", Password: "file:/nonexistent/secret"},
 	} {
-		row.Host = "registry.acme.dev"
-		if _, err := registry.New([]registry.Config{row}, registry.Options{}); err == nil || strings.Contains(err.Error(), "neither") {
+		if _, err := registry.New([]registry.Config{{Host: "registry.acme.dev", Connection: c}}, registry.Options{}); err == nil || strings.Contains(err.Error(), "neither") {
 			t.Errorf("%s: %v, want an error without the content", name, err)
 		}
 	}
@@ -371,7 +370,7 @@ func TestTheCAOfARowIsTrustedForItsHost(t *testing.T) {
 	}
 	host := strings.TrimPrefix(s.URL, "https://")
 	for file, code := range map[string]signing.Code{ca: signing.NotFound, "": signing.Unavailable} {
-		c, err := registry.New([]registry.Config{{Host: host, CAFile: file}}, registry.Options{Sleep: noSleep})
+		c, err := registry.New([]registry.Config{{Host: host, Connection: registry.Connection{CAFile: file}}}, registry.Options{Sleep: noSleep})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,6 +62,12 @@ type Config struct {
 	Host string `yaml:"host"` // with its port, as in repository names
 	// InsecureHTTP speaks plain http, to loopback hosts only.
 	InsecureHTTP bool `yaml:"insecure_http"`
+	Connection   `yaml:",inline"`
+}
+
+// Connection is how a server is spoken to, in every row that names one: with which
+// credentials, within which bounds.
+type Connection struct {
 	// At most one of: username and password; docker_config; credential_helper.
 	Username string        `yaml:"username"`
 	Password config.Secret `yaml:"password"`
@@ -71,11 +77,11 @@ type Config struct {
 	// CredentialHelper is NAME of the program docker-credential-NAME on PATH.
 	CredentialHelper string `yaml:"credential_helper"`
 	// TokenRealm lists the URLs of token services on other hosts to which this
-	// registry may send us with our credentials.
+	// server may send us with our credentials.
 	TokenRealm  []string        `yaml:"token_realm"`
 	Concurrency int             `yaml:"concurrency"` // requests at a time; outbound.DefaultPerHost if zero
 	Timeout     config.Duration `yaml:"timeout"`     // of one request; outbound.DefaultTimeout if zero
-	CAFile      string          `yaml:"ca_file"`     // PEM; replaces the system's roots for this host
+	CAFile      string          `yaml:"ca_file"`     // PEM; replaces the system's roots for this server
 }
 
 // Options are what a Client needs from outside. The zero value is usable.

@@ -379,10 +379,10 @@ func TestEndlessSignaturesAreTooLargeNotTruncated(t *testing.T) {
 
 func TestCheckReportsEveryProblemOfTheRowsAtOnce(t *testing.T) {
 	got := registry.Check([]registry.Config{
-		{Host: "registry.acme.dev", Username: "u", Concurrency: -1, CAFile: "ca.pem"},
+		{Host: "registry.acme.dev", Connection: registry.Connection{Username: "u", Concurrency: -1, CAFile: "ca.pem"}},
 		{Host: "Registry.acme.dev"},
 		{Host: "https://registry.acme.dev/x"},
-		{Host: "r.acme.dev", InsecureHTTP: true, CredentialHelper: "../evil", DockerConfig: "config.json", TokenRealm: []string{"https://ok.acme.dev/token", "nope"}},
+		{Host: "r.acme.dev", InsecureHTTP: true, Connection: registry.Connection{CredentialHelper: "../evil", DockerConfig: "config.json", TokenRealm: []string{"https://ok.acme.dev/token", "nope"}}},
 		{Host: "localhost:5000", InsecureHTTP: true},
 		{Host: "[::1]:5000", InsecureHTTP: true},
 	})
@@ -394,7 +394,7 @@ func TestCheckReportsEveryProblemOfTheRowsAtOnce(t *testing.T) {
 	if !slices.Equal(paths, want) {
 		t.Errorf("problems at %q, want %q\n%v", paths, want, got)
 	}
-	if _, err := registry.New([]registry.Config{{Host: "registry.acme.dev", Username: "u", Password: "env:NOT_SET_ANYWHERE"}}, registry.Options{}); err == nil || !strings.Contains(err.Error(), "NOT_SET_ANYWHERE") {
+	if _, err := registry.New([]registry.Config{{Host: "registry.acme.dev", Connection: registry.Connection{Username: "u", Password: "env:NOT_SET_ANYWHERE"}}}, registry.Options{}); err == nil || !strings.Contains(err.Error(), "NOT_SET_ANYWHERE") {
 		t.Errorf("a secret that cannot be read: %v, want it to stop the start", err)
 	}
 }

@@ -251,7 +251,7 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if e.Options.NoRegistry {
 		host = "127.0.0.1:9" // nobody is there
 	}
-	s.Registry, err = registry.New([]registry.Config{{Host: host, InsecureHTTP: true, Timeout: e.Options.RegistryTimeout}}, registry.Options{Transport: base, Log: log})
+	s.Registry, err = registry.New([]registry.Config{{Host: host, InsecureHTTP: true, Connection: registry.Connection{Timeout: e.Options.RegistryTimeout}}}, registry.Options{Transport: base, Log: log})
 	if err != nil {
 		return err
 	}

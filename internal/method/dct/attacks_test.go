@@ -324,7 +324,7 @@ func TestATokenRealmOnAnotherHostGetsNoCredentials(t *testing.T) {
 	w := newWorld(t)
 	w.server.User, w.server.Password = "sealwright", "secret"
 	open := func(realms ...string) *dct.Client {
-		c, err := dct.Open([]dct.Config{{URL: w.url, Repositories: []string{"registry.acme.dev"}, TrustOnFirstUse: true, Username: "sealwright", Password: config.Secret("env:PASSWORD"), TokenRealm: realms}},
+		c, err := dct.Open([]dct.Config{{URL: w.url, Repositories: []string{"registry.acme.dev"}, TrustOnFirstUse: true, Connection: registry.Connection{Username: "sealwright", Password: config.Secret("env:PASSWORD"), TokenRealm: realms}}},
 			dct.Options{Memory: dct.NewMemory(), Registry: registry.Options{Env: func(string) (string, bool) { return "secret", true }}})
 		if err != nil {
 			t.Fatal(err)

@@ -30,17 +30,8 @@ type Config struct {
 	Pins []Pin `yaml:"pins"`
 	// TrustOnFirstUse trusts the root of a repository without a pin when it is first
 	// seen, and from then on only what follows from it.
-	TrustOnFirstUse bool `yaml:"trust_on_first_use"`
-	// At most one of: username and password; docker_config; credential_helper.
-	Username         string        `yaml:"username"`
-	Password         config.Secret `yaml:"password"`
-	DockerConfig     string        `yaml:"docker_config"`
-	CredentialHelper string        `yaml:"credential_helper"`
-	// TokenRealm lists token services on other hosts that may get our credentials.
-	TokenRealm  []string        `yaml:"token_realm"`
-	Concurrency int             `yaml:"concurrency"` // requests at a time; outbound.DefaultPerHost if zero
-	Timeout     config.Duration `yaml:"timeout"`     // of one request; outbound.DefaultTimeout if zero
-	CAFile      string          `yaml:"ca_file"`     // PEM; replaces the system's roots for this server
+	TrustOnFirstUse     bool `yaml:"trust_on_first_use"`
+	registry.Connection `yaml:",inline"`
 }
 
 // Pin is the trusted root of all repositories that begin with Repository: keys or
@@ -56,7 +47,7 @@ type Pin struct {
 
 // row is c as the client for registries understands it.
 func (c Config) row() registry.Config {
-	r := registry.Config{Username: c.Username, Password: c.Password, DockerConfig: c.DockerConfig, CredentialHelper: c.CredentialHelper, TokenRealm: c.TokenRealm, Concurrency: c.Concurrency, Timeout: c.Timeout, CAFile: c.CAFile}
+	r := registry.Config{Connection: c.Connection}
 	if u, err := url.Parse(c.URL); err == nil {
 		r.Host, r.InsecureHTTP = u.Host, u.Scheme == "http"
 	}
