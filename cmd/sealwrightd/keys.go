@@ -11,8 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -123,7 +125,8 @@ func cmdKeysPublic(ctx context.Context, args []string, out, errs io.Writer) erro
 	return pem.Encode(out, &pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// cmdKeysTest proves possession of every key, which opening it does.
+// cmdKeysTest proves possession of every key, which opening it does; one whose
+// module is away was not opened, and fails.
 func cmdKeysTest(ctx context.Context, args []string, out, errs io.Writer) error {
 	f := flags("keys test", errs)
 	path := configFlag(f)
@@ -134,10 +137,16 @@ func cmdKeysTest(ctx context.Context, args []string, out, errs io.Writer) error 
 	if err != nil {
 		return err
 	}
-	for _, id := range ring.IDs() {
+	states := ring.Check(ctx)
+	var failed []error
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		if err := states[id]; err != nil {
+			failed = append(failed, fmt.Errorf("key %s: %w", id, err))
+			continue
+		}
 		fmt.Fprintf(out, "%s signed a nonce, and its public half verified it\n", id)
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func cmdKeysNew(_ context.Context, args []string, out, errs io.Writer) error {

@@ -81,9 +81,9 @@ func (r *Ring) openToken(ctx context.Context, c Config) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := r.connect(ctx, c.PKCS11)
-	if err != nil && (known == nil || signing.CodeOf(err) != signing.Unavailable) {
-		return nil, err
+	signer, away := r.connect(ctx, c.PKCS11)
+	if away != nil && (known == nil || signing.CodeOf(away) != signing.Unavailable) {
+		return nil, away
 	}
 	if known == nil {
 		known = signer.Public()
@@ -97,8 +97,8 @@ func (r *Ring) openToken(ctx context.Context, c Config) (*Key, error) {
 	}
 	t := &tokenKey{ring: r, key: k}
 	k.signer, k.failed = t.signer, t.lost
-	if signer == nil {
-		t.away(nil)
+	if away != nil {
+		t.away(away)
 		return k, nil
 	}
 	if err = t.accept(ctx, signer); err != nil && signing.CodeOf(err) == signing.Unavailable {

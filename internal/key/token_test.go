@@ -117,7 +117,7 @@ func TestAModuleThatIsAwayTurnsItsKeysOffAndNoOther(t *testing.T) {
 	// With it the key is known, waits, and is opened when the module is back.
 	r, err = Open(t.Context(), []Config{inModule(t, m.key.Public())}, o)
 	ok(t, err)
-	if _, have := r.Info("k"); !have || !errors.Is(r.Check(t.Context())["k"], signing.Unavailable) {
+	if _, have := r.Info("k"); !have || !errors.Is(r.Check(t.Context())["k"], signing.Unavailable) || !errors.Is(r.Check(t.Context())["k"], away) {
 		t.Errorf("%v", r.Check(t.Context()))
 	}
 	digest := r.Digest()
