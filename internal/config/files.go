@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -8,6 +10,53 @@ import (
 	"path/filepath"
 	"strings"
 )
+
+// MaxCA bounds a file of CA certificates: that of a whole system has some 300 KB.
+const MaxCA = 1 << 20
+
+// ReadCA returns the certificates of a ca_file, in PEM and at most MaxCA bytes, and nil
+// for no path.
+func ReadCA(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	pem, err := ReadFile(path, MaxCA)
+	if err != nil {
+		return nil, fmt.Errorf("reading ca_file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ca_file %s holds no PEM certificate", path)
+	}
+	return pool, nil
+}
+
+// ReadFile reads a regular file of at most most bytes.
+func ReadFile(path string, most int64) ([]byte, error) {
+	raw, err := readRegular(path, most)
+	switch {
+	case errors.Is(err, errIrregular):
+		return nil, fmt.Errorf("%s is %w", path, err)
+	case err == nil && int64(len(raw)) > most:
+		return nil, fmt.Errorf("%s has more than %d bytes", path, most)
+	}
+	return raw, err
+}
+
+var errIrregular = errors.New("not a regular file")
+
+// readRegular reads one byte more than most, if they are there. What is not a regular
+// file is not opened: a pipe or a terminal would block the start for ever.
+func readRegular(path string, most int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errIrregular
+	}
+	return readBounded(path, most)
+}
 
 // ReadTree reads every .yaml and .yml file of paths: files as they are named, and
 // all below a folder. Below a folder names that start with a dot are left out:
@@ -28,7 +77,7 @@ func ReadTree(most int, paths ...string) (map[string][]byte, error) {
 			case len(files) == most:
 				return fmt.Errorf("more than %d files below %s", most, root)
 			}
-			files[path], err = readBounded(path)
+			files[path], err = readBounded(path, MaxDocument)
 			return err
 		})
 		if err != nil {
@@ -42,11 +91,12 @@ func isYAML(path string) bool {
 	return strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml")
 }
 
-func readBounded(path string) ([]byte, error) {
+// readBounded reads one byte more than most, if they are there.
+func readBounded(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }() // read only
-	return io.ReadAll(io.LimitReader(f, MaxDocument+1))
+	return io.ReadAll(io.LimitReader(f, most+1))
 }

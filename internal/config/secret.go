@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -71,7 +69,7 @@ func (s Secret) Read(env func(string) (string, bool)) ([]byte, error) {
 	var raw []byte
 	if path, ok := strings.CutPrefix(string(s), "file:"); ok {
 		var err error
-		if raw, err = readFile(path); err != nil {
+		if raw, err = readRegular(path, MaxSecret); err != nil {
 			return nil, fmt.Errorf("reading secret %s: %w", s, err)
 		}
 	} else {
@@ -89,23 +87,6 @@ func (s Secret) Read(env func(string) (string, bool)) ([]byte, error) {
 		return nil, fmt.Errorf("reading secret %s: it is empty", s)
 	}
 	return raw, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	// A pipe or a terminal would block the start for ever.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	return io.ReadAll(io.LimitReader(f, MaxSecret+1))
 }
 
 // Duration is a length of time, written as in "30s", "10m", "24h". It is never

@@ -22,13 +22,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -119,13 +119,9 @@ func newSource(c Issuer, o Options) (source, error) {
 		if o.ClientFor == nil {
 			return nil, errors.New("ca_file is set, but this program cannot make a client for it")
 		}
-		pem, err := os.ReadFile(c.CAFile)
+		roots, err := config.ReadCA(c.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("reading ca_file: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file %s holds no PEM certificate", c.CAFile)
+			return nil, err
 		}
 		client = o.ClientFor(roots)
 	}

@@ -7,15 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
@@ -133,7 +132,7 @@ type dockerConfig struct {
 }
 
 func readDockerConfig(path string) (*dockerConfig, error) {
-	raw, err := readFile(path, maxDockerConfig)
+	raw, err := config.ReadFile(path, maxDockerConfig)
 	if err != nil {
 		return nil, fmt.Errorf("reading docker_config: %w", err)
 	}
@@ -243,25 +242,4 @@ func (b *boundedBuffer) Write(p []byte) (int, error) {
 		return 0, errors.New("too much output")
 	}
 	return b.buf.Write(p)
-}
-
-// readFile reads a regular file of at most most bytes.
-func readFile(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	raw, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(raw)) > most {
-		err = fmt.Errorf("%s has more than %d bytes", path, most)
-	}
-	return raw, err
 }

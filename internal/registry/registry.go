@@ -16,7 +16,6 @@ package registry
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -54,7 +53,6 @@ const (
 	maxBlob = 32 << 20
 	// maxConcurrency is beyond what any public registry lets one client do.
 	maxConcurrency = 256
-	maxCAFile      = 1 << 20
 )
 
 // Config is one row of `registries`: a host that may be spoken to, and how.
@@ -253,7 +251,7 @@ func newHost(r Config, o Options) (*host, error) {
 	if err := h.keys.check(); err != nil {
 		return nil, err
 	}
-	roots, err := readCA(r.CAFile)
+	roots, err := config.ReadCA(r.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -264,22 +262,6 @@ func newHost(r Config, o Options) (*host, error) {
 	h.plain = &http.Client{Transport: t, CheckRedirect: outbound.RefuseRedirects}
 	h.follow = &http.Client{Transport: t, CheckRedirect: outbound.FollowRedirects(maxRedirects)}
 	return h, nil
-}
-
-// readCA returns the certificates of a PEM file, and nil for no file.
-func readCA(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	pem, err := readFile(path, maxCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading ca_file: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("ca_file %s holds no PEM certificate", path)
-	}
-	return pool, nil
 }
 
 // host returns the row for repo, before anything is sent anywhere.

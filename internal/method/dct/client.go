@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/config"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -67,7 +68,7 @@ func Open(rows []Config, o Options) (*Client, error) {
 		}
 		n := notary{Config: r, server: server}
 		for _, p := range r.Pins {
-			roots, err := p.open()
+			roots, err := config.ReadCA(p.CAFile)
 			if err != nil {
 				return nil, fmt.Errorf("pin of %s: %w", p.Repository, err)
 			}

@@ -1,12 +1,8 @@
 package dct
 
 import (
-	"crypto/x509"
 	"encoding/hex"
-	"fmt"
-	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -15,9 +11,6 @@ import (
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
-
-// maxCAFile bounds the certificates of a pin.
-const maxCAFile = 1 << 20
 
 // Config is one row of `notaries`: a Notary server, for which repositories it is
 // asked, and which roots are trusted there.
@@ -122,25 +115,4 @@ func isPrefix(s string) bool {
 // covers reports whether a repository begins with prefix, by whole path elements.
 func covers(prefix string, r signing.Repository) bool {
 	return string(r) == prefix || strings.HasPrefix(string(r), prefix+"/")
-}
-
-// open reads the pin's authority.
-func (p Pin) open() (*x509.CertPool, error) {
-	if p.CAFile == "" {
-		return nil, nil
-	}
-	f, err := os.Open(p.CAFile)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	raw, err := io.ReadAll(io.LimitReader(f, maxCAFile))
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("ca_file %s holds no PEM certificate", p.CAFile)
-	}
-	return pool, nil
 }

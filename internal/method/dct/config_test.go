@@ -148,3 +148,11 @@ func TestARootCertifiedByThePinnedAuthorityIsTrustedAndNoOther(t *testing.T) {
 		}
 	}
 }
+
+func TestACertificateFileOfAPinThatCannotBeReadStopsTheStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "none.pem")
+	_, err := dct.Open([]dct.Config{{URL: "https://notary.acme.dev", Repositories: []string{"registry.acme.dev"}, Pins: []dct.Pin{{Repository: "registry.acme.dev/web", CAFile: file}}}}, dct.Options{})
+	if err == nil || !strings.Contains(err.Error(), "pin of registry.acme.dev/web: reading ca_file: ") || !strings.Contains(err.Error(), file) {
+		t.Errorf("got %v, want the pin and the file", err)
+	}
+}

@@ -1,18 +1,17 @@
 package dct
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
@@ -68,12 +67,7 @@ func readPEM(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // read only
-	raw, err := io.ReadAll(io.LimitReader(f, maxCAFile))
+	raw, err := config.ReadFile(path, config.MaxCA)
 	return string(raw), err
 }
 
@@ -83,14 +77,9 @@ func Read(document []byte, now func() time.Time) (*Method, error) {
 	bad := func(found string) (*Method, error) {
 		return nil, &signing.Error{Code: signing.Invalid, Message: "not a list of notary servers", Expected: "the trust item " + PlacesFile + " of the service", Found: found}
 	}
-	if len(document) > maxPlaces {
-		return bad(fmt.Sprintf("%d bytes", len(document)))
-	}
-	var rows []published
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&rows); err != nil || len(rows) > maxPlaceRows {
-		return bad("another document")
+	rows, err := method.Rows[published](document, maxPlaces, maxPlaceRows)
+	if err != nil {
+		return bad(err.Error())
 	}
 	c := &Client{now: now}
 	for _, r := range rows {

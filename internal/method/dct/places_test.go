@@ -37,7 +37,7 @@ func TestWhoHasTheTrustItemsFindsTheSignedTags(t *testing.T) {
 
 func TestATrustItemThatIsNoneIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
-		"not JSON": "x", "an object": "{}", "an unknown field": `[{"url":"https://a.test","repositories":["b.test"],"pins":[],"password":"x"}]`,
+		"not JSON": "x", "an object": "{}", "something behind it": "[]x", "an unknown field": `[{"url":"https://a.test","repositories":["b.test"],"pins":[],"password":"x"}]`,
 		"plain http": `[{"url":"http://a.test","repositories":["b.test"],"pins":[]}]`, "no repositories": `[{"url":"https://a.test","pins":[]}]`,
 		"a CA that is none": `[{"url":"https://a.test","repositories":["b.test"],"ca":"x","pins":[]}]`, "a pin that is none": `[{"url":"https://a.test","repositories":["b.test"],"pins":[{"repository":"b.test","ca":"x"}]}]`,
 		"too long": strings.Repeat(" ", 2<<20),

@@ -1,8 +1,6 @@
 package simple
 
 import (
-	"bytes"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -11,16 +9,14 @@ import (
 	"time"
 
 	"github.com/sealwright/sealwright/internal/config"
+	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 )
 
-const (
-	// timeout bounds one exchange with a lookaside: some KiB.
-	timeout = 15 * time.Second
-	maxCA   = 1 << 20
-)
+// timeout bounds one exchange with a lookaside: some KiB.
+const timeout = 15 * time.Second
 
 // Options are what a Method needs from outside.
 type Options struct {
@@ -111,17 +107,9 @@ func Open(r Config, o Options) (Target, error) {
 
 // clientFor returns a client that follows no redirect, with the CA of the row.
 func clientFor(r Config, o Options) (*http.Client, error) {
-	var roots *x509.CertPool
-	if r.CAFile != "" {
-		info, err := os.Stat(r.CAFile)
-		if err != nil {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "the ca_file of a lookaside cannot be read", Found: err.Error()}
-		}
-		raw, err := os.ReadFile(r.CAFile)
-		roots = x509.NewCertPool()
-		if err != nil || info.Size() > maxCA || !roots.AppendCertsFromPEM(raw) {
-			return nil, &signing.Error{Code: signing.Invalid, Message: "the ca_file of a lookaside has no certificates", Expected: "certificates in PEM", Found: r.CAFile}
-		}
+	roots, err := config.ReadCA(r.CAFile)
+	if err != nil {
+		return nil, &signing.Error{Code: signing.Invalid, Message: "the ca_file of a lookaside cannot be used", Expected: "certificates in PEM", Found: err.Error()}
 	}
 	return outbound.NewClient(outbound.Options{Timeout: timeout, MaxBody: maxAnswer, AllowHTTP: r.InsecureHTTP, RootCAs: roots, Base: o.Transport, Now: o.Now}), nil
 }
@@ -239,14 +227,9 @@ func Read(document []byte, reg *registry.Client, insecure bool, now func() time.
 	bad := func(found string) (*Method, error) {
 		return nil, &signing.Error{Code: signing.Invalid, Message: "not a list of lookasides", Expected: "the trust item " + PlacesFile + " of the service", Found: found}
 	}
-	if len(document) > maxPlaces {
-		return bad(fmt.Sprintf("%d bytes", len(document)))
-	}
-	var list []published
-	d := json.NewDecoder(bytes.NewReader(document))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&list); err != nil || len(list) > MaxRows+1 {
-		return bad("another document")
+	list, err := method.Rows[published](document, maxPlaces, MaxRows+1)
+	if err != nil {
+		return bad(err.Error())
 	}
 	client := outbound.NewClient(outbound.Options{Timeout: timeout, MaxBody: maxAnswer, AllowHTTP: insecure, Now: now})
 	m := &Method{now: now}

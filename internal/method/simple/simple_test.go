@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -194,5 +195,27 @@ func TestInfoHasCertificateLookasideAndConfiguration(t *testing.T) {
 	}
 	if _, err := reader.Publish(t.Context(), target(k), signing.Envelope{}); !errors.Is(err, signing.Denied) {
 		t.Errorf("a reader publishes: %v", err)
+	}
+}
+
+func TestATrustItemThatIsNoneIsRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"not JSON": "x", "an object": "{}", "an unknown field": `[{"prefix":"","base":"https://a.test","password":"x"}]`, "something behind it": "[]x",
+		"another prefix": `[{"prefix":"*","base":"https://a.test"}]`, "another scheme": `[{"prefix":"","base":"ftp://a.test"}]`, "too long": strings.Repeat(" ", 1<<20),
+	} {
+		if _, err := simple.Read([]byte(text), nil, false, now); !errors.Is(err, signing.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestACAFileOfALookasideThatCannotBeUsedIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	for name, file := range map[string]string{"a folder": dir, "none": filepath.Join(dir, "none.pem")} {
+		_, err := simple.Open(simple.Config{Prefix: "registry.acme.dev", Type: simple.TypeWeb, URL: "https://sigs.acme.dev", CAFile: file}, simple.Options{})
+		var e *signing.Error
+		if !errors.As(err, &e) || e.Code != signing.Invalid || e.Expected == "" || !strings.Contains(e.Found, file) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
