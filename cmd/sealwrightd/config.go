@@ -155,41 +155,28 @@ func collect(problems config.Problems, load func() error) config.Problems {
 	return problems
 }
 
+// resolve has relative paths start at dir.
 func (c *Config) resolve(dir string) {
-	for _, p := range []*string{&c.Keys, &c.Policies, &c.Store.SQLite, &c.Log.CheckpointFile, &c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.AdminSocket} {
-		if *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
-	}
+	paths := []*string{&c.Keys, &c.Policies, &c.Store.SQLite, &c.Log.CheckpointFile, &c.Server.TLS.Certificate, &c.Server.TLS.Key, &c.Server.AdminSocket}
 	for i := range c.Forges {
-		if p := &c.Forges[i].AttestationRoot; *p != "" && !filepath.IsAbs(*p) {
-			*p = filepath.Join(dir, *p)
-		}
+		paths = append(paths, &c.Forges[i].AttestationRoot)
 	}
 	for i := range c.Notaries {
 		n := &c.Notaries[i]
-		paths := []*string{&n.CAFile, &n.DockerConfig}
+		paths = append(paths, &n.CAFile, &n.DockerConfig)
 		for j := range n.Pins {
 			paths = append(paths, &n.Pins[j].CAFile)
 		}
-		for _, p := range paths {
-			if *p != "" && !filepath.IsAbs(*p) {
-				*p = filepath.Join(dir, *p)
-			}
-		}
 	}
 	for i := range c.Lookasides {
-		for _, p := range []*string{&c.Lookasides[i].Folder, &c.Lookasides[i].CAFile} {
-			if *p != "" && !filepath.IsAbs(*p) {
-				*p = filepath.Join(dir, *p)
-			}
-		}
+		paths = append(paths, &c.Lookasides[i].Folder, &c.Lookasides[i].CAFile)
 	}
 	for i := range c.Issuers {
-		for _, p := range []*string{&c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile} {
-			if *p != "" && !filepath.IsAbs(*p) {
-				*p = filepath.Join(dir, *p)
-			}
+		paths = append(paths, &c.Issuers[i].JWKSFile, &c.Issuers[i].CAFile)
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
 		}
 	}
 }

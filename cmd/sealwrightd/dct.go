@@ -216,13 +216,9 @@ func cmdDCTDelegate(ctx context.Context, args []string, out, errs io.Writer) err
 	if err != nil {
 		return err
 	}
-	c, ring, err := openRing(ctx, *path)
+	c, _, info, err := openKey(ctx, *path, *id)
 	if err != nil {
 		return err
-	}
-	info, ok := ring.Info(*id)
-	if !ok {
-		return &usageError{fmt.Sprintf("--key: no key %q; there are %s", *id, strings.Join(ring.IDs(), ", "))}
 	}
 	options := map[string]string{"roles": *roles}
 	parts, err := dct.New(nil).Parts(options)

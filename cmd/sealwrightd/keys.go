@@ -64,6 +64,19 @@ func openRing(ctx context.Context, path string) (*loaded, *key.Ring, error) {
 	return c, ring, err
 }
 
+// openKey opens all keys and finds that of the flag --key.
+func openKey(ctx context.Context, path, id string) (*loaded, *key.Ring, signing.KeyInfo, error) {
+	c, ring, err := openRing(ctx, path)
+	if err != nil {
+		return nil, nil, signing.KeyInfo{}, err
+	}
+	info, ok := ring.Info(id)
+	if !ok {
+		return nil, nil, info, &usageError{fmt.Sprintf("--key: no key %q; there are %s", id, strings.Join(ring.IDs(), ", "))}
+	}
+	return c, ring, info, nil
+}
+
 func cmdKeysList(ctx context.Context, args []string, out, errs io.Writer) error {
 	f := flags("keys list", errs)
 	path := configFlag(f)
@@ -103,13 +116,9 @@ func cmdKeysPublic(ctx context.Context, args []string, out, errs io.Writer) erro
 	if err := parse(f, args, 0); err != nil {
 		return err
 	}
-	_, ring, err := openRing(ctx, *path)
+	_, _, info, err := openKey(ctx, *path, *id)
 	if err != nil {
 		return err
-	}
-	info, ok := ring.Info(*id)
-	if !ok {
-		return &usageError{fmt.Sprintf("--key: no key %q; there are %s", *id, strings.Join(ring.IDs(), ", "))}
 	}
 	if *pgp {
 		if _, err := openpgp.Of(info); err != nil {

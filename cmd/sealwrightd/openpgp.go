@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/sealwright/sealwright/internal/key"
@@ -32,13 +31,9 @@ func cmdKeysOpenPGP(ctx context.Context, args []string, out, errs io.Writer) err
 	if *days < 0 {
 		return &usageError{"--days must not be negative"}
 	}
-	_, ring, err := openRing(ctx, *path)
+	_, ring, info, err := openKey(ctx, *path, *id)
 	if err != nil {
 		return err
-	}
-	info, ok := ring.Info(*id)
-	if !ok {
-		return &usageError{fmt.Sprintf("--key: no key %q; there are %s", *id, strings.Join(ring.IDs(), ", "))}
 	}
 	cert, err := certifyOpenPGP(ctx, ring, info, *user, time.Now(), time.Duration(*days)*day)
 	if err != nil {

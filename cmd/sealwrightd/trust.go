@@ -34,13 +34,9 @@ func cmdKeysTrust(ctx context.Context, args []string, out, errs io.Writer) error
 			return &usageError{"--repository: " + inOneLine(err)}
 		}
 	}
-	c, ring, err := openRing(ctx, *path)
+	c, _, info, err := openKey(ctx, *path, *id)
 	if err != nil {
 		return err
-	}
-	info, ok := ring.Info(*id)
-	if !ok {
-		return &usageError{fmt.Sprintf("--key: no key %q; there are %s", *id, strings.Join(ring.IDs(), ", "))}
 	}
 	reg, err := registry.New(c.Registries, registry.Options{})
 	if err != nil {
