@@ -42,11 +42,12 @@ import (
 	ourregistry "github.com/sealwright/sealwright/internal/registry"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/store"
+	"github.com/sealwright/sealwright/internal/testenv"
 	"github.com/sealwright/sealwright/internal/workflow"
 )
 
 const (
-	audience = "https://sign.sealwright.test"
+	audience = testenv.Audience
 	// inProcessHost is a registry that is reached by a function call.
 	inProcessHost = "127.0.0.1:5000"
 	// jobs is how many requests are in hand at once.
@@ -82,22 +83,9 @@ keys:
     require: {protected_ref: true}
 `
 
-const policyYAML = `apiVersion: sealwright.dev/v1
-project: payments
-repositories:
-  - {forge: github.test, name: acme/payments-web, id: "74", owner_id: "65", images: [IMAGES]}
-policies:
-  release:
-    tags: ["v*"]
-    origin:
-      refs: ["refs/heads/main", "refs/tags/v*"]
-      ref_protected: true
-      github:
-        events: [push, release]
-        workflow: .github/workflows/release.yml
-    sign:
-      - {method: cosign, key: release}
-  notation:
+// policyYAML is the policy of the tests of the service, with one more for each of the
+// other methods.
+var policyYAML = strings.Replace(testenv.Policy, `"%[1]s/payments/*"`, "IMAGES", 1) + `  notation:
     origin: {refs: ["refs/heads/main"], ref_protected: true, github: {events: [push], workflow: .github/workflows/release.yml}}
     sign:
       - {method: notation, key: release-x509}
