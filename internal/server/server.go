@@ -102,16 +102,17 @@ func New(o Options) *Server {
 		ErrorHandler: func(_ echo.Context, err error) error { return err },
 	}))
 	reader := []signing.PeopleRole{signing.Auditor, signing.Admin}
+	own := append(reader[:2:2], signing.Submitter) // what they submitted themselves
 	log := people(reader...)
 	if o.PublicLog {
 		log = anyone()
 	}
 	s.route(limited, http.MethodPost, api.PathRequests, job(), s.submit)
 	s.route(limited, http.MethodGet, api.PathRequests, people(reader...), s.list)
-	s.route(limited, http.MethodGet, api.PathRequests+"/:id", capability().or(reader...), s.read)
-	s.route(limited, http.MethodGet, api.PathRequests+"/:id/facts", people(reader...), s.facts)
+	s.route(limited, http.MethodGet, api.PathRequests+"/:id", capability().or(own...), s.read)
+	s.route(limited, http.MethodGet, api.PathRequests+"/:id/facts", people(own...), s.facts)
 	s.route(limited, http.MethodPost, api.PathEvaluate, people(signing.Submitter, signing.Auditor, signing.Admin), s.evaluate)
-	s.route(limited, http.MethodGet, api.PathRequests+"/:id/evidence", capability().or(reader...), s.evidence)
+	s.route(limited, http.MethodGet, api.PathRequests+"/:id/evidence", capability().or(own...), s.evidence)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/cancel", job().or(signing.Admin), s.cancel)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/approve", people(signing.Approver), s.approve)
 	s.route(limited, http.MethodPost, api.PathRequests+"/:id/deny", people(signing.Approver), s.deny)

@@ -52,6 +52,19 @@ func TestAPersonHasAListSignedThatNoBuildMadeAndAnotherApproves(t *testing.T) {
 	if err != nil || again.Request.ID != s.Request.ID {
 		t.Errorf("the same again is another request: %v", err)
 	}
+	own := person("ann", signing.Submitter)
+	elsewhere := own
+	elsewhere.Issuer = "https://login.elsewhere.dev"
+	job := own
+	job.Role = signing.RoleCI
+	for who, id := range map[string]signing.Identity{"who submitted it": own, "a colleague": person("bob", signing.Submitter), "the same name elsewhere": elsewhere, "a job": job} {
+		_, err := w.ReadAs(ctx, s.Request.ID, id)
+		_, wait := w.WaitAs(ctx, s.Request.ID, id, 0, time.Second)
+		_, unknown := w.ReadAs(ctx, "sr_0000000000000000", id)
+		if mine := who == "who submitted it"; (err == nil) != mine || (wait == nil) != mine || !mine && signing.CodeOf(err) != signing.Denied || !errors.Is(unknown, signing.Denied) {
+			t.Errorf("%s reads it: %v, %v; an unknown one: %v", who, err, wait, unknown)
+		}
+	}
 	r := h.asked(s.Request.ID)
 	if b := r.Decision.Basis; b.List == nil || !b.List.Made.Equal(made) || b.Origin.SourceRepositoryDigest != "" || r.Asking.Thread.Kind != signing.ThreadIssue {
 		t.Errorf("the basis has %+v of %+v, asked in %+v", b.List, b.Origin, r.Asking.Thread)

@@ -55,16 +55,16 @@ func (w *Workflow) outlived(r *signing.Request) error {
 	return nil
 }
 
-// ReadAs returns the Request to a person who may read every one. Errors: Denied
-// for any other; NotFound.
+// ReadAs returns the Request to a person who may read every one, or who submitted
+// it. Errors: Denied for any other, whether there is such a Request or not; NotFound.
 func (w *Workflow) ReadAs(ctx context.Context, requestID string, who signing.Identity) (s Snapshot, err error) {
-	if err := reader(who); err != nil {
-		return Snapshot{}, err
-	}
 	err = w.Store.View(ctx, func(tx *store.Tx) (err error) {
 		s, err = snapshot(tx, requestID)
 		return err
 	})
+	if refusal := reader(who); refusal != nil && (errors.Is(err, signing.NotFound) || err == nil && !samePerson(who, s.Request.Identity)) {
+		return Snapshot{}, refusal
+	}
 	return s, err
 }
 
@@ -86,6 +86,12 @@ func reader(who signing.Identity) error {
 		return nil
 	}
 	return &signing.Error{Code: signing.Denied, Message: "only auditors and admins may read the requests of others", Expected: "a person with the role auditor or admin", Found: "neither", Fix: "ask the operator of this service for the role"}
+}
+
+// samePerson reports whether two tokens are of one person: of one subject of one issuer
+// of people.
+func samePerson(a, b signing.Identity) bool {
+	return a.Role == signing.RolePeople && b.Role == signing.RolePeople && a.Issuer == b.Issuer && a.Subject == b.Subject && a.Subject != ""
 }
 
 // capabilityGrace is how long after its deadline a Request can still be read
@@ -119,7 +125,7 @@ func (w *Workflow) Wait(ctx context.Context, requestID, capability string, versi
 	})
 }
 
-// WaitAs is Wait for a person who may read every Request.
+// WaitAs is Wait for a person who may read the Request, as ReadAs says.
 func (w *Workflow) WaitAs(ctx context.Context, requestID string, who signing.Identity, version int64, most time.Duration) (Snapshot, error) {
 	return w.until(ctx, requestID, version, most, waiter{
 		known: func(*live) bool { return false }, // as ReadAs decides, once
