@@ -304,7 +304,7 @@ func holds(r Role, changes []signing.Change) bool {
 // Inspect derives the bytes again from what was published, which the intent carries:
 // verified from the trusted root, changed as the intent says. Bytes that differ in
 // anything are refused, so that nothing but the changes, the next version and the
-// expiry can be in them.
+// expiry can be in them; and so are bytes from before the owner changed who may sign.
 func (m *Method) Inspect(in signing.Intent) (signing.Statement, error) {
 	p, old, err := m.inspect(in)
 	if err != nil {

@@ -257,6 +257,40 @@ func TestWhatAnIntentCarriesIsVerifiedAgainBeforeTheKey(t *testing.T) {
 	}
 }
 
+func TestAnIntentFromBeforeAChangeByTheOwnerIsRefusedBeforeTheKey(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		since   func(*world) error
+		refused bool
+	}{
+		{"root", func(w *world) error { w.rotate(w.owner.Root); return nil }, true},
+		{"targets", func(w *world) error { return w.owner.Tag(t.Context(), w.client) }, true},
+		// These overtake each other without anybody's fault.
+		{"the server's own roles", func(w *world) error { w.serve(nil); return nil }, false},
+		{"the role itself", func(w *world) error { w.release("v3", "three"); return nil }, false},
+	} {
+		w := newWorld(t)
+		w.release("v1", "one")
+		tg := w.target(change("v2", "two"))
+		in := w.prepare(tg)
+		if err := c.since(w); err != nil {
+			t.Fatal(err)
+		}
+		w.fetch()
+		_, err := w.method.Inspect(in)
+		_, assembled := w.method.Assemble(tg, in, sign(t, w.signer, in))
+		switch {
+		case !c.refused && (err != nil || assembled != nil):
+			t.Errorf("%s: %v, %v", c.name, err, assembled)
+		case c.refused && (!errors.Is(err, signing.Denied) || !errors.Is(assembled, signing.Denied) || !strings.Contains(err.Error(), "older metadata of "+c.name)):
+			t.Errorf("%s: %v, %v", c.name, err, assembled)
+		}
+		if _, err := dct.New(nil).Inspect(in); err != nil {
+			t.Errorf("%s: whoever verifies evidence has seen nothing: %v", c.name, err)
+		}
+	}
+}
+
 func TestAnotherWriterMakesBytesStaleAndNothingIsLost(t *testing.T) {
 	w := newWorld(t)
 	first, second := w.target(change("v1", "one")), w.target(change("v2", "two"))

@@ -104,8 +104,10 @@ func (m *Method) inspect(in signing.Intent) (replay, *State, error) {
 		return p, nil, err
 	}
 	w := walk{source: carried(p.Files), gun: p.Repository, slack: inspectSlack, wanted: func(role string) bool { return above(role, []string{p.Role}) }}
-	w.now, w.pin, w.memory = in.Created, pin{firstUse: true}, carried(p.Files).oldest()
+	since := carried(p.Files).oldest()
+	w.now, w.pin, w.memory = in.Created, pin{firstUse: true}, since
 	if m.client != nil {
+		since.role, since.seen = p.Role, m.client.memory
 		if _, w.pin, err = m.client.row(p.Repository); err != nil {
 			return p, nil, err
 		}
@@ -151,33 +153,48 @@ func (c carried) get(_ context.Context, name string, _ int64) ([]byte, error) {
 
 // oldest is a memory in which the oldest root that the intent carries was seen, so that
 // the walk goes back as far as it did when the intent was made.
-func (c carried) oldest() *oldestRoot {
-	var out oldestRoot
+func (c carried) oldest() *past {
+	var out past
 	for name, raw := range c {
 		number, ok := strings.CutSuffix(name, "."+roleRoot)
 		v, err := strconv.ParseInt(number, 10, 64)
 		if ok && err == nil && v > 0 && (out.version == 0 || v < out.version) {
-			out = oldestRoot{v, signing.DigestOf(raw)}
+			out = past{version: v, digest: signing.DigestOf(raw)}
 		}
 	}
 	return &out
 }
 
-type oldestRoot struct {
-	version int64
+// past is the memory as of when an intent was made, and what was seen since of whoever
+// says who may sign its role.
+type past struct {
+	version int64 // of the oldest root
 	digest  signing.Digest
+	role    string
+	seen    Memory // nil for whoever verifies evidence
 }
 
-func (o *oldestRoot) Seen(_ context.Context, _, role string) (int64, signing.Digest, error) {
+func (p *past) Seen(_ context.Context, _, role string) (int64, signing.Digest, error) {
 	if role != roleRoot {
 		return 0, "", nil
 	}
-	return o.version, o.digest, nil
+	return p.version, p.digest, nil
 }
 
-// See remembers nothing: what an intent carries may have been overtaken by another's
-// reading, which is no rollback.
-func (*oldestRoot) See(context.Context, string, string, int64, signing.Digest) error { return nil }
+// See remembers nothing, and refuses a root, targets or a parent that is older than was
+// seen: its owner has changed since who may sign. Others overtake each other without
+// anybody's fault: every update makes a snapshot and a timestamp, and if another writer
+// was faster, Publish says so and the bytes are made anew.
+func (p *past) See(ctx context.Context, gun, role string, version int64, digest signing.Digest) error {
+	if p.seen == nil || role == roleSnapshot || role == roleTimestamp || role == p.role {
+		return nil
+	}
+	have, of, err := p.seen.Seen(ctx, gun, role)
+	if err != nil || version > have || version == have && digest == of {
+		return err
+	}
+	return &signing.Error{Code: signing.Denied, Message: fmt.Sprintf("the bytes to be signed were made from older metadata of %s of %s than was seen", role, gun), Expected: fmt.Sprintf("version %d with the digest %s, or a later one", have, of), Found: fmt.Sprintf("version %d with the digest %s", version, digest), Fix: "submit again; if the owner of the repository has published nothing, the stored intent was altered: keep the database for examination"}
+}
 
 // remembered holds a root that no pin speaks for against what was seen: the root that
 // was seen last must be among those that the intent carries.
