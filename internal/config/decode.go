@@ -57,31 +57,19 @@ func (r Raw) IsZero() bool { return r.node == nil }
 
 // MarshalJSON returns the value as JSON with sorted keys and every scalar as
 // its text, independent of the formatting of the file.
-func (r Raw) MarshalJSON() ([]byte, error) { return json.Marshal(plain(r.node)) }
+func (r Raw) MarshalJSON() ([]byte, error) {
+	return json.Marshal(tree(r.node, func(n *yaml.Node) any { return n.Value }))
+}
 
 // Value returns the value in the types that encoding/json decodes into, numbers
 // and truth values as such and dates as text; nil if it was not given.
-func (r Raw) Value() any { return typed(r.node) }
+func (r Raw) Value() any { return tree(r.node, typed) }
 
 func typed(n *yaml.Node) any {
-	switch {
-	case n == nil || n.Tag == "!!null":
-		return nil
-	case n.Kind == yaml.MappingNode:
-		m := map[string]any{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			m[n.Content[i].Value] = typed(n.Content[i+1])
-		}
-		return m
-	case n.Kind == yaml.SequenceNode:
-		l := []any{}
-		for _, e := range n.Content {
-			l = append(l, typed(e))
-		}
-		return l
-	}
 	var v any
 	switch n.Tag {
+	case "!!null":
+		return nil
 	case "!!bool", "!!int", "!!float":
 		if n.Decode(&v) == nil {
 			return v
@@ -90,26 +78,26 @@ func typed(n *yaml.Node) any {
 	return n.Value
 }
 
-// plain recurses no deeper than MaxDepth in a document that Decode accepted.
-func plain(n *yaml.Node) any {
+// tree returns n in maps and lists, with what leaf makes of each scalar. It recurses
+// no deeper than MaxDepth in a document that Decode accepted.
+func tree(n *yaml.Node, leaf func(*yaml.Node) any) any {
 	switch {
 	case n == nil:
 		return nil
 	case n.Kind == yaml.MappingNode:
 		m := map[string]any{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			m[n.Content[i].Value] = plain(n.Content[i+1])
+			m[n.Content[i].Value] = tree(n.Content[i+1], leaf)
 		}
 		return m
 	case n.Kind == yaml.SequenceNode:
 		l := []any{}
 		for _, e := range n.Content {
-			l = append(l, plain(e))
+			l = append(l, tree(e, leaf))
 		}
 		return l
-	default:
-		return n.Value
 	}
+	return leaf(n)
 }
 
 type walker struct{ checker }
