@@ -57,16 +57,24 @@ func (p replay) intent(s *State, key Key, now time.Time) (signing.Intent, error)
 
 // differences is what bytes, the new document of the role, change.
 func (p replay) differences(old *State, next []byte) ([]signing.Difference, error) {
-	d, err := parseDocument(p.Role, seal(next))
+	before, after, err := p.turn(old, next)
 	if err != nil {
-		return nil, altered(err.Error())
-	}
-	before, _ := old.Role(p.Role)
-	after, _, err := (&walk{}).believed(role{name: p.Role, paths: before.Paths}, d)
-	if err != nil {
-		return nil, altered(err.Error())
+		return nil, err
 	}
 	return differences(before.Targets, after.Targets), nil
+}
+
+// turn reads the role as it is published, and as it is in bytes, its new document.
+func (p replay) turn(old *State, next []byte) (before, after Role, err error) {
+	before, _ = old.Role(p.Role)
+	d, err := parseDocument(p.Role, seal(next))
+	if err == nil {
+		after, _, err = (&walk{}).believed(role{name: p.Role, paths: before.Paths}, d)
+	}
+	if err != nil {
+		err = altered(err.Error())
+	}
+	return before, after, err
 }
 
 // altered refuses an intent that this method would not have made.

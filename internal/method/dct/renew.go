@@ -59,14 +59,9 @@ func (m *Method) Entries(in signing.Intent) ([]signing.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := parseDocument(p.Role, seal(in.Bytes))
+	_, after, err := p.turn(old, in.Bytes)
 	if err != nil {
-		return nil, altered(err.Error())
-	}
-	before, _ := old.Role(p.Role)
-	after, _, err := (&walk{}).believed(role{name: p.Role, paths: before.Paths}, d)
-	if err != nil {
-		return nil, altered(err.Error())
+		return nil, err
 	}
 	return entries(after.Targets), nil
 }
