@@ -65,12 +65,8 @@ func mine(ring *key.Ring) map[string]string {
 func printTrust(out io.Writer, s *dct.State, mine map[string]string, now time.Time) error {
 	var b strings.Builder
 	role := func(name string, d dct.Document, more string) {
-		var who []string
-		for _, k := range d.Keys {
-			who = append(who, holder(k, mine))
-		}
 		left := d.Expires.Sub(now) / day
-		fmt.Fprintf(&b, "%-24s version %-4d ends %s (%d days)  %s%s\n", name, d.Version, d.Expires.UTC().Format(time.DateOnly), left, strings.Join(who, ", "), more)
+		fmt.Fprintf(&b, "%-24s version %-4d ends %s (%d days)  %s%s\n", name, d.Version, d.Expires.UTC().Format(time.DateOnly), left, holders(d.Keys, mine), more)
 	}
 	fmt.Fprintf(&b, "%s, root trusted by %s\n", s.Repository, s.Root.Trusted)
 	role("root", s.Root.Document, "")
@@ -79,11 +75,7 @@ func printTrust(out io.Writer, s *dct.State, mine map[string]string, now time.Ti
 	for _, r := range s.Roles {
 		switch {
 		case !r.Published:
-			var who []string
-			for _, k := range r.Keys {
-				who = append(who, holder(k, mine))
-			}
-			fmt.Fprintf(&b, "%-24s nothing signed yet  %s\n", r.Name, strings.Join(who, ", "))
+			fmt.Fprintf(&b, "%-24s nothing signed yet  %s\n", r.Name, holders(r.Keys, mine))
 		case r.Err != nil:
 			role(r.Name, r.Document, "; not believed: "+signing.Public(r.Err).Message)
 		default:
@@ -94,12 +86,17 @@ func printTrust(out io.Writer, s *dct.State, mine map[string]string, now time.Ti
 	return err
 }
 
-// holder names who holds a key: the service, or somebody else.
-func holder(k dct.Key, mine map[string]string) string {
-	if id, ok := mine[k.Bare()]; ok {
-		return "key " + id + " of this service"
+// holders names who holds keys: the service, or somebody else.
+func holders(keys []dct.Key, mine map[string]string) string {
+	var who []string
+	for _, k := range keys {
+		name := k.ID[:min(12, len(k.ID))] + "..."
+		if id, ok := mine[k.Bare()]; ok {
+			name = id + " of this service"
+		}
+		who = append(who, "key "+name)
 	}
-	return "key " + k.ID[:min(12, len(k.ID))] + "..."
+	return strings.Join(who, ", ")
 }
 
 // renewing asks the running service what it says of the repository, if it runs.
