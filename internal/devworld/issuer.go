@@ -49,11 +49,41 @@ type requestable struct {
 // NewIssuer returns an issuer that calls itself issuerURL (which may have a path;
 // it serves below it) and has one key.
 func NewIssuer(issuerURL string, now func() time.Time) (*Issuer, error) {
-	i := &Issuer{url: issuerURL, now: now, jobs: map[string]requestable{}, devices: map[string]*device{}}
-	if err := i.Rotate(false); err != nil {
+	k, err := newSigningKey()
+	if err != nil {
 		return nil, err
 	}
-	return i, nil
+	return newIssuer(issuerURL, now, k), nil
+}
+
+func newIssuer(issuerURL string, now func() time.Time, k *signingKey) *Issuer {
+	i := &Issuer{url: issuerURL, now: now, jobs: map[string]requestable{}, devices: map[string]*device{}}
+	i.use(k, false)
+	return i
+}
+
+// IssuerKeys are the keys of the issuers of a World.
+type IssuerKeys struct{ github, gitlab, people *signingKey }
+
+// NewIssuerKeys makes new keys.
+func NewIssuerKeys() (*IssuerKeys, error) {
+	var list [3]*signingKey
+	for i := range list {
+		var err error
+		if list[i], err = newSigningKey(); err != nil {
+			return nil, err
+		}
+	}
+	return &IssuerKeys{github: list[0], gitlab: list[1], people: list[2]}, nil
+}
+
+func newSigningKey() (*signingKey, error) {
+	private, err := rsa.GenerateKey(rand.Reader, keyBits)
+	if err != nil {
+		return nil, fmt.Errorf("making an issuer key: %w", err)
+	}
+	h := sha256.Sum256(private.N.Bytes())
+	return &signingKey{id: strings.ToUpper(hex.EncodeToString(h[:20])), private: private}, nil
 }
 
 // URL returns the value of `iss`.
@@ -62,20 +92,22 @@ func (i *Issuer) URL() string { return i.url }
 // Rotate makes a new key and signs with it from here on. Keys published before
 // stay in the key set if keepOld.
 func (i *Issuer) Rotate(keepOld bool) error {
-	private, err := rsa.GenerateKey(rand.Reader, keyBits)
+	k, err := newSigningKey()
 	if err != nil {
-		return fmt.Errorf("making an issuer key: %w", err)
+		return err
 	}
-	h := sha256.Sum256(private.N.Bytes())
-	k := &signingKey{id: strings.ToUpper(hex.EncodeToString(h[:20])), private: private}
-	public := jose.JSONWebKey{Key: private.Public(), KeyID: k.id, Algorithm: string(jose.RS256), Use: "sig"}
+	i.use(k, keepOld)
+	return nil
+}
+
+func (i *Issuer) use(k *signingKey, keepOld bool) {
+	public := jose.JSONWebKey{Key: k.private.Public(), KeyID: k.id, Algorithm: string(jose.RS256), Use: "sig"}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !keepOld {
 		i.known = nil
 	}
 	i.key, i.known = k, append([]jose.JSONWebKey{public}, i.known...)
-	return nil
 }
 
 func (i *Issuer) current() *signingKey { i.mu.Lock(); defer i.mu.Unlock(); return i.key }
