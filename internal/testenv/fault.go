@@ -60,6 +60,12 @@ func (f *Faults) Steps() []string {
 // Hit reports whether the step came to pass.
 func (f *Faults) Hit() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.hit }
 
+// LostClaim reports whether jobs were claimed and nobody was told: until their
+// claim runs out, they stay where they are.
+func (f *Faults) LostClaim() bool {
+	return f.mode == FailsButHappened && strings.HasPrefix(f.at, "store claim#") && f.Hit()
+}
+
 // Died is closed when the process is dead.
 func (f *Faults) Died() <-chan struct{} { return f.died }
 

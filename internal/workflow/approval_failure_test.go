@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/approval"
@@ -80,7 +81,7 @@ func approvedOnce(t *testing.T, h *office, f *testenv.Faults) {
 	}
 	r, capability, s := persist(t, h.e, s, f, a)
 	h.s = s
-	code := ""
+	code, quiet := "", 0
 	for !r.State.Terminal() {
 		select {
 		case <-f.Died():
@@ -96,8 +97,15 @@ func approvedOnce(t *testing.T, h *office, f *testenv.Faults) {
 			_, _ = h.s.Workflow.Command(t.Context(), workflow.Input{Request: row.ID, Verb: approval.VerbApprove, Code: code, By: h.ann, Via: signing.ViaComment, Ref: "the comment", At: h.e.Now()})
 		}
 		ans := h.s.Get(fmt.Sprintf("/v1/requests/%s?wait=100ms&version=%d", r.ID, r.Version), capability)
+		before := r.Version
 		if ans.Status == http.StatusOK {
 			ans.JSON(t, &r)
+		}
+		if quiet++; r.Version != before {
+			quiet = 0
+		}
+		if quiet == 20 && f.LostClaim() {
+			h.e.Clock.Add(int64(3 * time.Minute)) // all leases of jobs run out
 		}
 	}
 	if r.State != signing.Completed {
