@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/signing"
@@ -113,6 +114,7 @@ func TestFullDatabaseRefusesSubmissionsAndLosesNothing(t *testing.T) {
 	}
 	s.Stop()
 	e.Options.MaxPages = 0
+	e.Clock.Add(int64(time.Minute)) // past the pauses that a full database makes
 	s = e.Start(nil)
 	for i, r := range acknowledged {
 		eventually(t, fmt.Sprint("request ", i, " completed"), func() bool {
