@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -90,7 +91,7 @@ func PolicySigning(steps ...string) string {
 
 // Options change what an Env is made of.
 type Options struct {
-	// World, if set, is shared: making one takes two RSA keys.
+	// World, if set, is shared.
 	World       *devworld.World
 	NoReferrers bool
 	// NoRegistry leaves the service without a row for the registry.
@@ -168,10 +169,15 @@ func New(t testing.TB, o Options) *Env {
 	return e
 }
 
+// issuerKeys are those of all worlds of a process: they take longer than the rest.
+var issuerKeys = sync.OnceValues(devworld.NewIssuerKeys)
+
 // NewWorld starts issuers and a registry that end with the test.
 func NewWorld(t testing.TB, referrers bool) *devworld.World {
 	t.Helper()
-	world, err := devworld.Start(devworld.Options{NoReferrers: !referrers})
+	keys, err := issuerKeys()
+	must(t, err)
+	world, err := devworld.Start(devworld.Options{NoReferrers: !referrers, Keys: keys})
 	must(t, err)
 	t.Cleanup(func() { must(t, world.Close()) })
 	return world
@@ -200,6 +206,8 @@ type Service struct {
 	Server   *server.Server
 	HTTP     *httptest.Server
 
+	// base carries all calls of this service, and ends with it.
+	base *http.Transport
 	stop context.CancelFunc
 	done chan error
 }
@@ -219,9 +227,10 @@ func (e *Env) TryStart(f *Faults) (*Service, error) {
 		f = NewFaults("", "")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{Env: e, Faults: f, stop: cancel, done: make(chan error, 1)}
+	s := &Service{Env: e, Faults: f, base: http.DefaultTransport.(*http.Transport).Clone(), stop: cancel, done: make(chan error, 1)}
 	if err := s.open(ctx); err != nil {
 		cancel()
+		s.base.CloseIdleConnections()
 		return nil, err
 	}
 	go func() { s.done <- s.Workflow.Run(ctx) }()
@@ -246,16 +255,15 @@ func (s *Service) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	base := s.Faults.Transport(http.DefaultTransport.(*http.Transport).Clone(), Registry)
 	host := e.World.Registry.Host
 	if e.Options.NoRegistry {
 		host = "127.0.0.1:9" // nobody is there
 	}
-	s.Registry, err = registry.New([]registry.Config{{Host: host, InsecureHTTP: true, Connection: registry.Connection{Timeout: e.Options.RegistryTimeout}}}, registry.Options{Transport: base, Log: log})
+	s.Registry, err = registry.New([]registry.Config{{Host: host, InsecureHTTP: true, Connection: registry.Connection{Timeout: e.Options.RegistryTimeout}}}, registry.Options{Transport: s.Faults.Transport(s.base, Registry), Log: log})
 	if err != nil {
 		return err
 	}
-	ids, err := identity.New(ctx, Issuers(e.World), identity.Options{Client: outbound.NewClient(outbound.Options{AllowHTTP: true}), Now: e.Now, Log: log})
+	ids, err := identity.New(ctx, Issuers(e.World), identity.Options{Client: outbound.NewClient(outbound.Options{AllowHTTP: true, Base: s.base}), Now: e.Now, Log: log})
 	if err != nil {
 		return err
 	}
@@ -357,6 +365,7 @@ func (s *Service) Stop() {
 	s.done = nil
 	s.HTTP.CloseClientConnections()
 	s.HTTP.Close()
+	s.base.CloseIdleConnections()
 	must(s.Env.T, s.Store.Close())
 }
 

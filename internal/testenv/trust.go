@@ -77,7 +77,7 @@ func (s *Service) methods() (map[string]method.Method, error) {
 	if s.Env.Trust == nil {
 		return out, nil
 	}
-	client, err := s.Env.notaries(s.Faults.Transport(http.DefaultTransport.(*http.Transport).Clone(), Notary), s.Store.Trust())
+	client, err := s.Env.notaries(s.Faults.Transport(s.base, Notary), s.Store.Trust())
 	if err != nil {
 		return nil, err
 	}
