@@ -27,6 +27,7 @@ import (
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/identity"
 	"github.com/sealwright/sealwright/internal/key"
+	"github.com/sealwright/sealwright/internal/method"
 	"github.com/sealwright/sealwright/internal/method/dct"
 	"github.com/sealwright/sealwright/internal/outbound"
 	"github.com/sealwright/sealwright/internal/policy"
@@ -120,6 +121,8 @@ type Options struct {
 	// Modules opens keys of pkcs11 in Keys; nil is none.
 	Modules key.Backend
 	Quiet   bool // log nothing, for tests that would log for hours
+	// Method, where set, stands in for each method of signing.
+	Method func(method.Method) method.Method
 	// Batches has the store commit together what queued up, as the service does: its
 	// updates cannot be made to fail then (Faults).
 	Batches bool
@@ -283,6 +286,11 @@ func (s *Service) open(ctx context.Context) (err error) {
 	methods, err := s.methods()
 	if err != nil {
 		return errors.Join(err, s.Store.Close())
+	}
+	if e.Options.Method != nil {
+		for name, m := range methods {
+			methods[name] = e.Options.Method(m)
+		}
 	}
 	s.Workflow, err = workflow.New(workflow.Options{
 		Store: s.Store, Policies: policies, Keys: s.Keys, Methods: methods, Registry: s.Registry,

@@ -267,7 +267,11 @@ func (d *drive) useKeys(ctx context.Context, found map[string]method.Prepared) e
 // signTasks uses keys for Tasks that c clears.
 func (d *drive) signTasks(ctx context.Context, c *clearance, tasks []*signing.Task, found map[string]method.Prepared) error {
 	for _, t := range tasks {
-		if err := d.clear(ctx, c, t); err != nil {
+		err := d.clear(ctx, c, t)
+		if signing.Temporary(err) {
+			return err // what a method remembers could not be read: no answer is not a no
+		}
+		if err != nil {
 			return d.failAll(ctx, err)
 		}
 	}
