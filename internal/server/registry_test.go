@@ -108,7 +108,12 @@ func TestRegistryThatFailsKeepsTheRequestWaitingUntilItIsBack(t *testing.T) {
 					continue
 				}
 				t.Run(kind+"/"+name+"/"+stage, func(t *testing.T) {
-					r := start(t, testenv.Options{RegistryTimeout: config.Duration(2 * time.Second), Policy: form.policy})
+					t.Parallel() // each waits, and its rule is about its own image
+					o := testenv.Options{Policy: form.policy}
+					if f.rule.Stall {
+						o.RegistryTimeout = config.Duration(2 * time.Second)
+					}
+					r := start(t, o)
 					a := r.e.ImageIn("payments/"+strings.ReplaceAll(strings.ToLower(kind+"-"+name+"-"+stage), " ", "-"), "", t.Name())
 					rule := form.rule(stage, a)
 					rule.Status, rule.Header, rule.Body, rule.Abort, rule.Truncate, rule.Stall = f.rule.Status, f.rule.Header, f.rule.Body, f.rule.Abort, f.rule.Truncate, f.rule.Stall
