@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -8,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +43,9 @@ type onHub struct {
 	n        int
 }
 
+// appKey is that of every App: making one takes longer than most tests.
+var appKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 func newHub(t *testing.T, e *testenv.Env) side {
 	t.Helper()
 	f := &onHub{t: t, e: e, users: map[string]*hub.User{}, teams: map[string]*hub.Team{}, pulls: map[int]*hub.Pull{}, comments: map[string]*hub.Comment{}}
@@ -48,7 +54,11 @@ func newHub(t *testing.T, e *testenv.Env) side {
 	t.Cleanup(func() { f.hub.Close(); server.Close() })
 	f.org = f.hub.Org("acme", f.hub.User("owner"))
 	f.repo = f.hub.Repo("acme/payments-web", true)
-	f.app = f.hub.App(hub.AppSpec{Slug: "sealwright", Owner: f.org.User, Permissions: hub.Everything(), Events: hub.EveryEvent()})
+	private, err := appKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.app = f.hub.App(hub.AppSpec{Slug: "sealwright", Key: private, Owner: f.org.User, Permissions: hub.Everything(), Events: hub.EveryEvent()})
 	f.app.Install(f.org.User)
 	key := filepath.Join(t.TempDir(), "app.pem")
 	if err := os.WriteFile(key, f.app.PEM(), 0o600); err != nil {
@@ -56,7 +66,6 @@ func newHub(t *testing.T, e *testenv.Env) side {
 	}
 	c := forge.Config{Host: f.host(), Kind: "github", API: server.URL + "/api/v3/", Apps: []forge.App{{ID: number(f.app.ID), PrivateKey: config.Secret("file:" + key)}}}
 	c.Webhook.Secrets = []config.Secret{"env:HOOK"}
-	var err error
 	f.forge, err = github.New(c, github.Options{Outbound: outbound.Options{AllowHTTP: true, Timeout: 2 * time.Second}, Env: func(n string) (string, bool) { return hookSecret, n == "HOOK" }, Now: e.Now})
 	if err != nil {
 		t.Fatal(err)

@@ -169,7 +169,7 @@ func TestRandomLivesOfRequestsAreThoseOfTheModel(t *testing.T) {
 func newModel(t *testing.T) *model {
 	t.Helper()
 	m := &model{t: t, signed: map[string]bool{}, policy: map[string]string{}}
-	world := clocked(t, func() time.Time { return m.e.Now() })
+	world := testenv.StartWorld(t, devworld.Options{Now: func() time.Time { return m.e.Now() }})
 	m.e = testenv.New(t, testenv.Options{World: world, Policy: modelPolicy, Keys: modelKeys, Poll: 2 * time.Millisecond, Quiet: true})
 	m.forge = testenv.NewMemory("github.test", m.e.Now)
 	for _, p := range members {

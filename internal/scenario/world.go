@@ -137,7 +137,7 @@ func both(t *testing.T, o options, test func(t *testing.T, w *world)) {
 func start(t *testing.T, make func(t *testing.T, e *testenv.Env) side, o options) *world {
 	t.Helper()
 	w := &world{t: t}
-	w.e = testenv.New(t, testenv.Options{World: clocked(t, func() time.Time { return w.e.Now() })})
+	w.e = testenv.New(t, testenv.Options{World: testenv.StartWorld(t, devworld.Options{Now: func() time.Time { return w.e.Now() }})})
 	w.f = make(t, w.e)
 	for _, login := range []string{"wanda", "mia", "ann", "bob", "cat"} {
 		w.f.person(login)
@@ -174,17 +174,6 @@ func start(t *testing.T, make func(t *testing.T, e *testenv.Env) side, o options
 	}
 	w.f.lose(o.lose)
 	return w
-}
-
-// clocked is a world whose issuers have the service's clock.
-func clocked(t *testing.T, now func() time.Time) *devworld.World {
-	t.Helper()
-	world, err := devworld.Start(devworld.Options{Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = world.Close() }) // the test is over
-	return world
 }
 
 const keys = `

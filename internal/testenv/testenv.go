@@ -178,9 +178,16 @@ var issuerKeys = sync.OnceValues(devworld.NewIssuerKeys)
 // NewWorld starts issuers and a registry that end with the test.
 func NewWorld(t testing.TB, referrers bool) *devworld.World {
 	t.Helper()
-	keys, err := issuerKeys()
+	return StartWorld(t, devworld.Options{NoReferrers: !referrers})
+}
+
+// StartWorld is NewWorld with options, except for keys.
+func StartWorld(t testing.TB, o devworld.Options) *devworld.World {
+	t.Helper()
+	var err error
+	o.Keys, err = issuerKeys()
 	must(t, err)
-	world, err := devworld.Start(devworld.Options{NoReferrers: !referrers, Keys: keys})
+	world, err := devworld.Start(o)
 	must(t, err)
 	t.Cleanup(func() { must(t, world.Close()) })
 	return world
