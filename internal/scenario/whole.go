@@ -38,7 +38,7 @@ func (i Image) info() signing.KeyInfo {
 // not signed, and when the last one has, signed.
 func Whole(t *testing.T, look func(t *testing.T, image Image, signed bool)) {
 	t.Helper()
-	both(t, options{}, func(t *testing.T, w *world) {
+	way := func(t *testing.T, w *world) {
 		r := w.submit(honest())
 		code := r.asked()
 		q := r.read()
@@ -67,7 +67,10 @@ func Whole(t *testing.T, look func(t *testing.T, image Image, signed bool)) {
 		r.signed()
 		look(t, Image{r}, true)
 		r.shown(question)
-	})
+	}
+	for name, make := range sides() { // one after the other: look is the caller's
+		t.Run(name, func(t *testing.T) { way(t, start(t, make, options{})) })
+	}
 }
 
 // shown waits until the forge shows that r is signed; question is what it showed

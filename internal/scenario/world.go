@@ -126,11 +126,15 @@ func sides() map[string]func(t *testing.T, e *testenv.Env) side {
 	return map[string]func(t *testing.T, e *testenv.Env) side{"github": newHub, "gitlab": newLab}
 }
 
-// both runs a test for each forge.
+// both runs a test for each forge, at the same time: each has a world of its own,
+// and waits more than it computes.
 func both(t *testing.T, o options, test func(t *testing.T, w *world)) {
 	t.Helper()
 	for name, make := range sides() {
-		t.Run(name, func(t *testing.T) { test(t, start(t, make, o)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, start(t, make, o))
+		})
 	}
 }
 
