@@ -24,7 +24,7 @@ import (
 // and the key. Whatever goes wrong, people are asked in one comment, one approval
 // is recorded, and there is one signature.
 func TestEveryStepWithApprovalMayFailOrBeTheLast(t *testing.T) {
-	world := parlourWorld(t)
+	world := testenv.NewWorld(t, true)
 	h := staff(t, asking(1), testenv.Options{World: world})
 	f := testenv.NewFaults("", "")
 	approvedOnce(t, h, f)
@@ -158,7 +158,7 @@ func stored(s *testenv.Service, id string) (r *signing.Request) {
 // TestAQuestionWhoseAnswerWasLostIsFoundAndNotAskedTwice is one line of the table.
 func TestAQuestionWhoseAnswerWasLostIsFoundAndNotAskedTwice(t *testing.T) {
 	f := testenv.NewFaults("forge Post#1", testenv.FailsButHappened)
-	approvedOnce(t, staff(t, asking(1), testenv.Options{World: parlourWorld(t)}), f)
+	approvedOnce(t, staff(t, asking(1), testenv.Options{World: testenv.NewWorld(t, true)}), f)
 	if !f.Hit() {
 		t.Error("no answer was lost")
 	}
