@@ -16,7 +16,7 @@ demo: build ## sign an image the way a CI job does, be refused, crash, be approv
 	@.ci/demo
 
 test: ## all tests with the race detector (many wait for retries: hence 8 at a time)
-	go test -race -parallel 8 -timeout 40m ./...
+	go test -race -parallel 8 -timeout 25m ./...
 
 lint: ## gofmt, vet, staticcheck, errcheck, govulncheck, house rules
 	@.ci/lint
