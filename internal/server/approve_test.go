@@ -11,6 +11,7 @@ import (
 	"github.com/sealwright/sealwright/internal/api"
 	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/audit"
+	"github.com/sealwright/sealwright/internal/devworld"
 	"github.com/sealwright/sealwright/internal/forge"
 	"github.com/sealwright/sealwright/internal/signing"
 	"github.com/sealwright/sealwright/internal/testenv"
@@ -231,6 +232,15 @@ func TestAPersonBringsAListAndAJobDoesNot(t *testing.T) {
 	a := r.brings(r.e.Person(signing.Submitter), image)
 	if a.JSON(t, &q); a.Status != http.StatusCreated || q.List == nil || q.Origin.Commit != "" {
 		t.Fatalf("answered %d: %s", a.Status, a.Body)
+	}
+	colleague, err := world.People.PersonToken(devworld.Person{Subject: "colleague", Groups: []string{"submitter"}}, testenv.PeopleAudience)
+	ok(t, err)
+	for _, path := range []string{"", "/facts", "?wait=1ms"} {
+		path = api.PathRequests + "/" + q.ID + path
+		if a := r.do(call{method: http.MethodGet, path: path, token: r.e.Person(signing.Submitter)}); a.Status != http.StatusOK {
+			t.Errorf("%s answered who submitted it %d: %s", path, a.Status, a.Body)
+		}
+		r.refused(r.do(call{method: http.MethodGet, path: path, token: colleague}), http.StatusForbidden, "of others")
 	}
 	r.refused(r.brings(r.token(mainJob(1)), image), http.StatusForbidden)
 	for _, role := range []signing.PeopleRole{signing.Approver, signing.Auditor, signing.Admin} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sealwright/sealwright/internal/approval"
 	"github.com/sealwright/sealwright/internal/signing"
+	"github.com/sealwright/sealwright/internal/store"
 	"github.com/sealwright/sealwright/internal/testenv"
 	"github.com/sealwright/sealwright/internal/workflow"
 )
@@ -92,4 +93,8 @@ func TestAPersonHasAListSignedThatNoBuildMadeAndAnotherApproves(t *testing.T) {
 		t.Errorf("a list that is too old: %s", r.State)
 	}
 	h.s.VerifyEvidence()
+	edit(t, h.e, "UPDATE requests SET version = version + 1000")
+	if _, err := w.ReadAs(ctx, r.ID, own); !errors.Is(err, signing.Denied) || errors.Is(err, store.ErrTampered) {
+		t.Errorf("a row that nobody vouches for, to who says it is theirs: %v", err)
+	}
 }

@@ -62,7 +62,8 @@ func (w *Workflow) ReadAs(ctx context.Context, requestID string, who signing.Ide
 		s, err = snapshot(tx, requestID)
 		return err
 	})
-	if refusal := reader(who); refusal != nil && (errors.Is(err, signing.NotFound) || err == nil && !samePerson(who, s.Request.Identity)) {
+	// A row that nobody vouches for makes nobody its owner, and is not told of.
+	if refusal := reader(who); refusal != nil && !signing.Temporary(err) && (err != nil || !samePerson(who, s.Request.Identity)) {
 		return Snapshot{}, refusal
 	}
 	return s, err

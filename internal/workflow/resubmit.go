@@ -60,7 +60,7 @@ func (w *Workflow) Resubmit(ctx context.Context, sourceID, policy string, deadli
 				return err
 			}
 			// One that is not over is the same one: its answer may have been lost.
-			if !last.State.Terminal() && last.Identity.Issuer == who.Issuer && last.Identity.Subject == who.Subject {
+			if !last.State.Terminal() && samePerson(last.Identity, who) {
 				s, err = snapshot(tx, last.ID)
 				return err
 			}
